@@ -1,0 +1,65 @@
+//! The built-in handlers: one file for each kind, and the list of them.
+//!
+//! A handler knows its messages, its limits and the workspace; nothing of sockets, rules or wasmtime.
+
+use std::sync::Arc;
+
+use crate::call::{Effect, Handler};
+use crate::config::Config;
+use crate::error::Result;
+use crate::log::EventLog;
+
+pub mod chat;
+pub mod fs;
+pub mod inference;
+pub mod terminal;
+
+/// A built-in handler under one of its kinds.
+pub struct Builtin {
+    /// The kind.
+    pub kind: &'static str,
+    /// Its actions with their effect class; the empty action for kinds without.
+    pub actions: &'static [(&'static str, Effect)],
+    /// What executes them.
+    pub handler: Arc<dyn Handler>,
+}
+
+/// What the handlers are made of.
+pub struct Parts<'a> {
+    /// What the operator decided.
+    pub config: &'a Config,
+    /// The variables of the hub's process, for the few names that the configuration refers to.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The project folder.
+    pub project: &'a std::path::Path,
+    /// Where people are asked.
+    pub desk: Arc<chat::Desk>,
+    /// Where history is.
+    pub log: Arc<dyn EventLog>,
+}
+
+/// All built-in handlers. A new one is a file here and a line in this list.
+pub fn all(parts: &Parts<'_>) -> Result<Vec<Builtin>> {
+    let config = parts.config;
+    let mut all = vec![Builtin {
+        kind: fs::KIND,
+        actions: fs::ACTIONS,
+        handler: Arc::new(fs::Fs::new(config.files.clone())),
+    }];
+    let terminal = Arc::new(terminal::Terminal::new(config.terminal.clone()));
+    all.extend(flat(terminal::KINDS, &(terminal as Arc<dyn Handler>)));
+    let chat = Arc::new(chat::Chat::new(Arc::clone(&parts.desk), Arc::clone(&parts.log)));
+    all.extend(flat(chat::KINDS, &(chat as Arc<dyn Handler>)));
+    let inference =
+        inference::Inference::new(config.inference.clone(), parts.variable, parts.project.to_owned())?;
+    all.extend(flat(inference::KINDS, &(Arc::new(inference) as Arc<dyn Handler>)));
+    Ok(all)
+}
+
+/// Kinds without actions that one handler executes.
+fn flat(kinds: &'static [Flat], handler: &Arc<dyn Handler>) -> impl Iterator<Item = Builtin> {
+    kinds.iter().map(|kind| Builtin { kind: kind.0, actions: kind.1, handler: Arc::clone(handler) })
+}
+
+/// A kind without actions: its name, and its effect class as the class of the empty action.
+pub type Flat = (&'static str, &'static [(&'static str, Effect)]);

@@ -1,0 +1,132 @@
+//! `waypost doctor`: what the machine and the configuration lack, and what that means.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Context, output};
+use crate::config::Config;
+use crate::engine;
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::route;
+use crate::text::visible_lines;
+
+/// Looks at the machine and the configuration, and says what is missing.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code: 0 when everything that is needed is there, 1 otherwise. A warning costs speed or a feature.")]
+pub(super) struct Doctor {}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    verdict: Verdict,
+    text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    Ok,
+    Warning,
+    Missing,
+}
+
+impl Doctor {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let config = Config::read(&context.project.join("waypost.toml"));
+        let mut findings = vec![kernel(), maps(), rules(&context.project)];
+        if let Ok(config) = &config {
+            findings.push(shell(config));
+            findings.push(endpoint(config));
+        }
+        findings.push(hub(&context.project).await);
+        if context.json {
+            output::json(&findings)?;
+        } else {
+            for finding in &findings {
+                let mark = match finding.verdict {
+                    Verdict::Ok => "ok     ",
+                    Verdict::Warning => "warning",
+                    Verdict::Missing => "missing",
+                };
+                output::line(&format!("{mark}  {:<12}  {}", finding.what, visible_lines(&finding.text)))?;
+            }
+        }
+        let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
+        Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+fn finding(what: &'static str, verdict: Verdict, text: impl Into<String>) -> Finding {
+    Finding { what, verdict, text: text.into() }
+}
+
+fn kernel() -> Finding {
+    if engine::page_map_scan() {
+        return finding("page scan", Verdict::Ok, "the kernel has PAGEMAP_SCAN: a fresh sandbox keeps its pages");
+    }
+    let text = "the kernel has no PAGEMAP_SCAN (Linux 6.7): a fresh sandbox costs about three times as much";
+    finding("page scan", Verdict::Warning, text)
+}
+
+/// Each sandbox that is resident takes about four memory maps.
+fn maps() -> Finding {
+    let most = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    match most {
+        Some(most) if most < 65_530 => {
+            let text = format!("vm.max_map_count is {most}: about {} sandboxes at the same time; raise it with sysctl", most / 4);
+            finding("memory maps", Verdict::Warning, text)
+        }
+        Some(most) => finding("memory maps", Verdict::Ok, format!("vm.max_map_count is {most}")),
+        None => finding("memory maps", Verdict::Warning, "vm.max_map_count cannot be read on this system"),
+    }
+}
+
+fn rules(project: &Path) -> Finding {
+    let found = route::check(project);
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    match (found.iter().any(|finding| finding.broken), lines.is_empty()) {
+        (true, _) => finding("rules", Verdict::Missing, lines.join("\n")),
+        (false, false) => finding("rules", Verdict::Warning, lines.join("\n")),
+        (false, true) => finding("rules", Verdict::Ok, "both rule files are in order"),
+    }
+}
+
+fn shell(config: &Config) -> Finding {
+    let shell = config.terminal.shell.display();
+    if config.terminal.shell.is_file() {
+        finding("shell", Verdict::Ok, format!("commands run in {shell}"))
+    } else {
+        finding("shell", Verdict::Warning, format!("{shell} is not there: commands cannot run; set `[terminal] shell`"))
+    }
+}
+
+fn endpoint(config: &Config) -> Finding {
+    let set = config.inference.base_url.clone().or_else(|| std::env::var("OPENAI_BASE_URL").ok());
+    match set.filter(|url| !url.is_empty()) {
+        Some(_) => finding("inference", Verdict::Ok, "an endpoint is configured"),
+        None => {
+            let text = "no endpoint: set `[inference] base-url` or OPENAI_BASE_URL, or route inference to a plugin";
+            finding("inference", Verdict::Warning, text)
+        }
+    }
+}
+
+/// Opens the hub as every verb does: the engine starts, the log opens, every plugin loads.
+async fn hub(project: &Path) -> Finding {
+    match Hub::open(project).await {
+        Ok(hub) => {
+            let text = format!("it opens, with {} plugins; its state is in {}", hub.plugins.all().len(), hub.state().display());
+            hub.close().await;
+            finding("hub", Verdict::Ok, text)
+        }
+        Err(error) if error.kind == crate::error::ErrorKind::Unavailable => {
+            finding("hub", Verdict::Warning, format!("not looked into: {}", error.chain()))
+        }
+        Err(error) => finding("hub", Verdict::Missing, error.chain()),
+    }
+}

@@ -1,0 +1,83 @@
+//! `waypost plugin`: what is loaded, and what it said.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::client::Client;
+use super::{Context, output};
+use crate::error::Result;
+use crate::text::visible;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Plugin {
+    /// Lists the loaded plugins, with what they serve and what they were granted.
+    Ls,
+    /// Reads a plugin's files again: new calls go to the new one, calls under way end on the old one.
+    Reload {
+        /// Its id.
+        id: String,
+    },
+    /// Shows what a plugin said lately. A hub that runs remembers; one that is opened for this verb has nothing yet.
+    Logs {
+        /// Its id.
+        id: String,
+    },
+}
+
+impl Plugin {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let client = Client::open(&context.project).await?;
+        let done = self.ask(&client, context.json).await;
+        client.close().await;
+        done
+    }
+
+    async fn ask(self, client: &Client, json: bool) -> Result<ExitCode> {
+        match self {
+            Self::Ls => {
+                let list: Vec<Value> = client.get("/plugins").await?;
+                if json { output::json(&list)? } else { table(&list)? }
+            }
+            Self::Reload { id } => {
+                let reloaded: Value = client.post(&format!("/plugins/{id}/reload"), &Value::Null).await?;
+                if json { output::json(&reloaded)? } else { table(&[reloaded])? }
+            }
+            Self::Logs { id } => {
+                let lines: Vec<Value> = client.get(&format!("/plugins/{id}/logs")).await?;
+                if json {
+                    return output::json(&lines).map(|()| ExitCode::SUCCESS);
+                }
+                for line in lines {
+                    let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+                    output::line(&format!("{:<6}  {}", text("level"), visible(&text("text"))))?;
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(list: &[Value]) -> Result<()> {
+    let rows: Vec<Vec<String>> = list
+        .iter()
+        .map(|one| {
+            let text = |name: &str| visible(one.get(name).and_then(Value::as_str).unwrap_or_default());
+            let words = |name: &str| {
+                let list = one.get(name).and_then(Value::as_array);
+                list.into_iter().flatten().filter_map(Value::as_str).map(visible).collect::<Vec<_>>().join(", ")
+            };
+            let flag = |name: &str| one.get(name).and_then(Value::as_bool).unwrap_or_default();
+            let mut granted = Vec::new();
+            if !words("may_call").is_empty() {
+                granted.push(format!("gateway [{}]", words("may_call")));
+            }
+            granted.extend(["state", "workspace"].iter().filter(|name| flag(name)).map(|name| (*name).to_owned()));
+            let granted = if granted.is_empty() { "-".to_owned() } else { granted.join(", ") };
+            let serves = if words("serves").is_empty() { "-".to_owned() } else { words("serves") };
+            vec![text("id"), text("version"), text("role"), text("origin"), serves, granted]
+        })
+        .collect();
+    output::table(&["PLUGIN", "VERSION", "ROLE", "ORIGIN", "SERVES", "GRANTED"], &rows)
+}

@@ -1,0 +1,192 @@
+//! `waypost run`: a prompt, followed to its end.
+
+use std::io::{BufRead, IsTerminal};
+use std::process::ExitCode;
+
+use axum::http::Method;
+use clap::Args;
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use super::client::{Client, Lines};
+use super::timeline::Timeline;
+use super::{Context, output, told_to_stop};
+use crate::error::{Error, ErrorKind, Result};
+use crate::text::{shortened, visible_lines};
+
+/// Gives a prompt to an agent and follows it to its end.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  waypost run \"Write a README for this folder\"
+  waypost run --thread thread-0192f3c1a2b3 \"Now shorten it\"
+  waypost run --json \"List the open TODOs\" | jq .kind
+  waypost run --list
+
+Exit code: 0 completed, 1 failed, 2 not accepted, 130 cancelled.")]
+pub(super) struct Run {
+    /// What the agent shall do.
+    #[arg(required_unless_present = "list")]
+    prompt: Option<String>,
+
+    /// Go on with this conversation.
+    #[arg(long)]
+    thread: Option<String>,
+
+    /// The agent; the one of `[hub] agent` when none is named.
+    #[arg(long)]
+    agent: Option<String>,
+
+    /// Run in this environment; a new one is made when none is named.
+    #[arg(long)]
+    environment: Option<String>,
+
+    /// The provider of a new environment; the one of `[hub] provider` when none is named.
+    #[arg(long, conflicts_with = "environment")]
+    provider: Option<String>,
+
+    /// Settings for the agent, as JSON.
+    #[arg(long, value_name = "JSON")]
+    settings: Option<String>,
+
+    /// List the latest runs instead.
+    #[arg(long, conflicts_with = "prompt")]
+    list: bool,
+}
+
+impl Run {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let client = Client::open(&context.project).await?;
+        let done = if self.list { list(&client, context).await } else { self.start(&client, context).await };
+        client.close().await;
+        done
+    }
+
+    async fn start(self, client: &Client, context: &Context) -> Result<ExitCode> {
+        let settings: Option<Value> = match &self.settings {
+            None => None,
+            Some(text) => Some(serde_json::from_str(text).map_err(|error| {
+                Error::new(ErrorKind::Invalid, "--settings is not JSON").because(error)
+            })?),
+        };
+        let body = json!({
+            "prompt": self.prompt.unwrap_or_default(),
+            "thread": self.thread,
+            "agent": self.agent,
+            "environment": self.environment,
+            "newEnvironment": { "provider": self.provider },
+            "settings": settings,
+        });
+        let run: Value = client.post("/runs", &body).await?;
+        let end = follow(client, &run, context.json).await?;
+        Ok(code(&end))
+    }
+}
+
+/// Follows a run to its end and says what came of it. Ctrl-C cancels the run, and waits for its end.
+pub(super) async fn follow(client: &Client, run: &Value, json: bool) -> Result<Value> {
+    let id = run.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut lines: Lines = client.lines(Method::GET, &format!("/runs/{id}/events?follow=true"), None).await?;
+    let mut timeline = Timeline::new();
+    let mut last = Value::Null;
+    let mut stopping = false;
+    loop {
+        let event = tokio::select! {
+            line = lines.next() => match line {
+                None => break,
+                Some(event) => event?,
+            },
+            () = async { drop(told_to_stop().await) }, if !stopping => {
+                stopping = true;
+                output::note("cancelling the run; its end is awaited");
+                client.post::<Value>(&format!("/runs/{id}/cancel"), &Value::Null).await?;
+                continue;
+            }
+        };
+        if json {
+            output::line(&event.to_string())?;
+        } else {
+            timeline.show(&event)?;
+        }
+        if event.get("kind") == Some(&json!("run.waiting")) && !json && std::io::stdin().is_terminal() {
+            ask(client, &id).await?;
+        }
+        last = event;
+    }
+    let end = last.get("body").cloned().unwrap_or_default();
+    if !json {
+        conclude(&end)?;
+    }
+    Ok(end)
+}
+
+/// What came of a run, for people.
+fn conclude(end: &Value) -> Result<()> {
+    let text = |name: &str| end.get(name).and_then(Value::as_str).unwrap_or_default();
+    match text("state") {
+        "completed" => output::line(&format!("\n{}", visible_lines(text("answer"))))?,
+        "failed" => {
+            let message = end.pointer("/error/message").and_then(Value::as_str).unwrap_or("no reason is known");
+            output::note(&format!("\nerror: the run failed: {}", visible_lines(message)));
+        }
+        state => output::note(&format!("\nthe run is {state}")),
+    }
+    if !text("environment").is_empty() {
+        let environment = text("environment");
+        output::note(&format!(
+            "\nwhat it changed: waypost env diff {environment}\nto keep it:      waypost env merge {environment}\nto go on:        waypost run --thread {} \"...\"",
+            text("thread")
+        ));
+    }
+    Ok(())
+}
+
+/// The exit code that a run's end stands for.
+pub(super) fn code(end: &Value) -> ExitCode {
+    match end.get("state").and_then(Value::as_str) {
+        Some("completed") => ExitCode::SUCCESS,
+        Some("cancelled") => ExitCode::from(130),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Asks the person at the terminal what the agent, or a rule, wants to know.
+async fn ask(client: &Client, run: &str) -> Result<()> {
+    let questions: Vec<Value> = client.get("/questions").await?;
+    let ours = questions.iter().filter(|question| question.get("run").and_then(Value::as_str) == Some(run));
+    for question in ours {
+        let text = |name: &str| question.get(name).and_then(Value::as_str).unwrap_or_default();
+        let buttons: Vec<&str> = question
+            .get("buttons")
+            .and_then(Value::as_array)
+            .map(|buttons| buttons.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        let choice = if buttons.is_empty() { String::new() } else { format!(" [{}]", visible_lines(&buttons.join("/"))) };
+        output::note(&format!("\n? {}{choice}", visible_lines(text("text"))));
+        let answer = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            std::io::stdin().lock().read_line(&mut line).map(|_| line)
+        });
+        let answer = answer.await.ok().and_then(std::result::Result::ok).unwrap_or_default();
+        let path = format!("/questions/{}", text("id"));
+        client.post::<Value>(&path, &json!({ "answer": answer.trim() })).await?;
+    }
+    Ok(())
+}
+
+async fn list(client: &Client, context: &Context) -> Result<ExitCode> {
+    let runs: Vec<Value> = client.get("/runs?limit=50").await?;
+    if context.json {
+        output::json(&runs)?;
+    } else {
+        let text = |run: &Value, name: &str| run.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+        let rows: Vec<Vec<String>> = runs
+            .iter()
+            .map(|run| {
+                let prompt = shortened(&text(run, "prompt"), 60);
+                vec![text(run, "id"), text(run, "state"), text(run, "thread"), text(run, "environment"), prompt]
+            })
+            .collect();
+        output::table(&["RUN", "STATE", "THREAD", "ENVIRONMENT", "PROMPT"], &rows)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

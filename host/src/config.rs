@@ -1,0 +1,411 @@
+//! `waypost.toml`: what the operator decides.
+//!
+//! Plain structs with defaults; every field is documented where it stands, since this is the reference. Unknown fields
+//! are errors, and every problem is reported at once, with its line ([`load`]). What a value may look like is in
+//! `config/values.rs`. Nothing here looks at the world: whether a plugin or a host exists is found out where it is used.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::call::{Effect, Target};
+
+mod load;
+mod values;
+
+pub(crate) use load::Lines;
+pub use load::{PROBLEMS, Problem, describe, load, parse};
+pub use values::{Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, duration, duration_option};
+use values::{any_patterns, count, host_globs, name, path_globs, patterns, sha256, word_globs};
+
+/// The name of the file, in the project folder.
+pub const FILE: &str = "waypost.toml";
+
+/// All of `waypost.toml`. An empty file is a working configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// `[hub]`
+    pub hub: Hub,
+    /// `[limits]`: of the hub and of every plugin that has none of its own.
+    pub limits: Limits,
+    /// `[agent]`: budgets of a run.
+    pub agent: Agent,
+    /// `[files]`: the built-in `fsEvent` handler.
+    pub files: Files,
+    /// `[terminal]`: the built-in `executeCommand` family.
+    pub terminal: Terminal,
+    /// `[inference]`: the built-in `inference` handler.
+    pub inference: Inference,
+    /// `[[plugin]]`: components to load beside the bundled ones.
+    #[serde(rename = "plugin")]
+    pub plugins: Vec<Plugin>,
+    /// `[[connection]]`: processes that may connect on `/plugins`.
+    #[serde(rename = "connection")]
+    pub connections: Vec<Connection>,
+    /// `[[route]]`: who executes which call; the first rule that fits decides.
+    #[serde(rename = "route")]
+    pub routes: Vec<Route>,
+}
+
+/// `[hub]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Hub {
+    /// The state directory; relative to the project folder. Default `.waypost`.
+    pub state: PathBuf,
+    /// The address that `serve` listens on. Default `127.0.0.1:7420`.
+    pub listen: String,
+    /// The provider of a run's environment when the prompt names none. Default `sandbox`.
+    pub provider: String,
+    /// The agent of a run when the prompt names none. Default `loop`.
+    pub agent: String,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            state: ".waypost".into(),
+            listen: "127.0.0.1:7420".into(),
+            provider: "sandbox".into(),
+            agent: "loop".into(),
+        }
+    }
+}
+
+/// `[limits]`: everything that input from outside can use up, with its name and its default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limits {
+    /// Time for one call unless a rule says otherwise. Default 150 s.
+    #[serde(with = "duration")]
+    pub call_timeout: Duration,
+    /// Time for one call to a plugin unless a rule or its manifest says otherwise. Default 30 s.
+    #[serde(with = "duration")]
+    pub plugin_timeout: Duration,
+    /// Top-level calls that run at the same time; more wait. Default 256.
+    #[serde(deserialize_with = "count")]
+    pub calls: usize,
+    /// Nested calls (made by plugins) that run at the same time; more answer `limit` at once. Default 256.
+    #[serde(deserialize_with = "count")]
+    pub nested_calls: usize,
+    /// Top-level calls that may wait; more answer `limit` at once. Default 1024.
+    #[serde(deserialize_with = "count")]
+    pub call_queue: usize,
+    /// How deep plugins may call through each other. Default 8.
+    #[serde(deserialize_with = "count")]
+    pub depth: usize,
+    /// Size of one message or reply. Default 16 MiB.
+    #[serde(with = "bytes")]
+    pub message: usize,
+    /// Agents (component runtimes) that run at the same time. Default 64.
+    #[serde(deserialize_with = "count")]
+    pub agents: usize,
+    /// What every plugin gets unless its manifest asks for less or the operator grants more.
+    pub plugin: PluginLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            call_timeout: Duration::from_secs(150),
+            plugin_timeout: Duration::from_secs(30),
+            calls: 256,
+            nested_calls: 256,
+            call_queue: 1024,
+            depth: 8,
+            message: 16 << 20,
+            agents: 64,
+            plugin: PluginLimits::default(),
+        }
+    }
+}
+
+/// `[limits.plugin]`: the bounds of one call into a plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PluginLimits {
+    /// All linear memories of one call together. Default 64 MiB.
+    #[serde(with = "bytes")]
+    pub memory: usize,
+    /// All table elements of one call together. Default 20,000.
+    #[serde(deserialize_with = "count")]
+    pub table_elements: usize,
+    /// Live handles (component and host resources) of one call. Default 1,024.
+    #[serde(deserialize_with = "count")]
+    pub handles: usize,
+    /// Bytes that one import call may hand to the host. Default 16 MiB.
+    #[serde(with = "bytes")]
+    pub host_call: usize,
+    /// Calls into this plugin at the same time; more wait. Default 64.
+    #[serde(deserialize_with = "count")]
+    pub concurrency: usize,
+    /// Calls that may wait for this plugin; more answer `limit` at once. Default 256.
+    #[serde(deserialize_with = "count")]
+    pub queue: usize,
+    /// Size of one reply. Default 4 MiB.
+    #[serde(with = "bytes")]
+    pub reply: usize,
+    /// What one call may write to its log; the rest is dropped with a mark. Default 64 KiB.
+    #[serde(with = "bytes")]
+    pub log: usize,
+    /// What the plugin may keep in its `state` store, for each project. Default 1 MiB.
+    #[serde(with = "bytes")]
+    pub state: usize,
+    /// Size of the component file. Default 32 MiB.
+    #[serde(with = "bytes")]
+    pub component: usize,
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            table_elements: 20_000,
+            handles: 1024,
+            host_call: 16 << 20,
+            concurrency: 64,
+            queue: 256,
+            reply: 4 << 20,
+            log: 64 << 10,
+            state: 1 << 20,
+            component: 32 << 20,
+        }
+    }
+}
+
+/// `[agent]`: budgets of a run; reaching one ends the run with an error that names it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Agent {
+    /// Inference calls. Default 40.
+    #[serde(deserialize_with = "count")]
+    pub steps: u32,
+    /// Tokens, prompt and completion together, as the endpoint counts them. Default 1,000,000.
+    #[serde(deserialize_with = "count")]
+    pub tokens: u64,
+    /// Time from start to end, waiting for people excluded. Default 30 min.
+    #[serde(with = "duration")]
+    pub time: Duration,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            steps: 40,
+            tokens: 1_000_000,
+            time: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+/// `[files]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Files {
+    /// The largest file that is read or written whole. Default 10 MiB.
+    #[serde(with = "bytes")]
+    pub file: usize,
+    /// Entries of one listing; the rest is cut with a mark. Default 10,000.
+    #[serde(deserialize_with = "count")]
+    pub entries: usize,
+    /// Matches of one search; the rest is cut with a mark. Default 1,000.
+    #[serde(deserialize_with = "count")]
+    pub matches: usize,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            file: 10 << 20,
+            entries: 10_000,
+            matches: 1_000,
+        }
+    }
+}
+
+/// `[terminal]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Terminal {
+    /// The shell that runs a command line with `-c`. Default `/bin/sh`.
+    pub shell: PathBuf,
+    /// The PATH of a command. Default `/usr/local/bin:/usr/bin:/bin`.
+    pub path: String,
+    /// More variables of a command; nothing of the hub's own environment is passed on. Default none.
+    pub env: BTreeMap<String, String>,
+    /// Bytes kept of standard output and of standard error each; the middle is dropped with a mark. Default 1 MiB.
+    #[serde(with = "bytes")]
+    pub output: usize,
+    /// Time between the polite and the hard end of a cancelled command. Default 2 s.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self {
+            shell: "/bin/sh".into(),
+            path: "/usr/local/bin:/usr/bin:/bin".into(),
+            env: BTreeMap::new(),
+            output: 1 << 20,
+            grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// `[inference]`: an OpenAI-compatible endpoint.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Inference {
+    /// The endpoint up to and without `/chat/completions`. Default: the variable `OPENAI_BASE_URL`.
+    pub base_url: Option<String>,
+    /// The name of the variable that holds the key. Default `OPENAI_API_KEY`.
+    pub api_key_env: String,
+    /// The model when the call names none. Default: the variable `OPENAI_MODEL`, else `gpt-4o-mini`.
+    pub model: Option<String>,
+    /// What happens with recordings. Default `off`.
+    pub mode: InferenceMode,
+    /// The folder of recordings, relative to the project folder. Default `recordings`.
+    pub recordings: PathBuf,
+    /// Time without a byte from the endpoint before it counts as hanging. Default 60 s.
+    #[serde(with = "duration")]
+    pub idle: Duration,
+    /// Size of one answer. Default 8 MiB.
+    #[serde(with = "bytes")]
+    pub answer: usize,
+}
+
+impl Default for Inference {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            api_key_env: "OPENAI_API_KEY".into(),
+            model: None,
+            mode: InferenceMode::Off,
+            recordings: "recordings".into(),
+            idle: Duration::from_secs(60),
+            answer: 8 << 20,
+        }
+    }
+}
+
+/// What the built-in `inference` does with recordings of real exchanges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InferenceMode {
+    /// Asks the endpoint.
+    Off,
+    /// Asks the endpoint and keeps the exchange.
+    Record,
+    /// Answers from a recording with the same content; never asks the endpoint.
+    Replay,
+}
+
+/// `[[plugin]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plugin {
+    /// The component; its manifest is the file beside it with the ending `.toml`. Relative to the project folder.
+    pub path: PathBuf,
+    /// Where its code runs.
+    pub wall: Wall,
+    /// What the operator allows of what the manifest asks for.
+    #[serde(default)]
+    pub grant: Grants,
+}
+
+/// Where a plugin's code runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wall {
+    /// In the hub's process, inside its wasmtime sandbox.
+    InProcess,
+    /// In a worker process of its own.
+    Worker,
+}
+
+/// What a manifest asks for, and what an operator allows; the effective set is the intersection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Grants {
+    /// Calls it may make: patterns `kind`, `kind:*`, `kind:action`, `*`. Default none.
+    #[serde(deserialize_with = "any_patterns")]
+    pub gateway: Vec<String>,
+    /// Whether it may keep state. Default no.
+    pub state: bool,
+    /// Whether it may make, compare and remove workspaces. For providers. Default no.
+    pub workspace: bool,
+}
+
+/// `[[connection]]`: who may connect on `/plugins`, and with what.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Connection {
+    /// The `providerId` it names, and the name in `connection:<name>`.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// The SHA-256 of its token, in hexadecimal.
+    #[serde(deserialize_with = "sha256")]
+    pub token_sha256: String,
+    /// What it may claim: patterns of calls. Default everything of the project.
+    #[serde(default = "everything", deserialize_with = "patterns")]
+    pub claim: Vec<String>,
+}
+
+fn everything() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// `[[route]]`: one rule. All conditions that are given must hold.
+///
+/// Conditions on the message (`path`, `host`, `model`, `command`) look at what the call names, not at what that may
+/// lead to: a rule for `secret/**` does not see a search from the root. When a message names several paths, all of them
+/// must fit, but one is enough for a rule that refuses or asks: adding a path never gets a call past such a rule.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Route {
+    /// The line it stands on.
+    #[serde(skip)]
+    pub line: usize,
+    /// The calls: `kind`, `kind:*`, `kind:action` or `*`; one or a list. As all conditions: one that fits is enough.
+    #[serde(rename = "match", deserialize_with = "patterns")]
+    pub calls: Vec<String>,
+    /// Who asks: globs over `<kind>:<id>`, as in `agent:*`.
+    #[serde(default, deserialize_with = "word_globs")]
+    pub principal: Globs,
+    /// The environment: globs over its id; `none` for calls outside one.
+    #[serde(default, deserialize_with = "word_globs")]
+    pub environment: Globs,
+    /// Labels that the environment must carry.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The file: globs over the canonical workspace path. `src/*` is one level, `src/**` the folder and all below.
+    #[serde(default, deserialize_with = "path_globs")]
+    pub path: Globs,
+    /// The host of a URL in the message: globs.
+    #[serde(default, deserialize_with = "host_globs")]
+    pub host: Globs,
+    /// The model that an inference names: globs.
+    #[serde(default, deserialize_with = "word_globs")]
+    pub model: Globs,
+    /// The whole command line of a terminal call: globs. No wall: `git *` also fits `git log; reboot`.
+    #[serde(default, deserialize_with = "word_globs")]
+    pub command: Globs,
+    /// Who executes. `ask` is followed by who executes then, in `fallback`.
+    pub to: Target,
+    /// Who is asked next when a target is unavailable, in order.
+    #[serde(default)]
+    pub fallback: Vec<Target>,
+    /// The time limit of calls under this rule.
+    #[serde(default, with = "duration_option")]
+    pub timeout: Option<Duration>,
+    /// The effect class of calls under this rule; the operator's word.
+    #[serde(default)]
+    pub effect: Option<Effect>,
+    /// Whether a call falls to `local` when every target is unavailable. Default no: it fails closed.
+    #[serde(default)]
+    pub open: bool,
+}

@@ -1,0 +1,569 @@
+//! Reading a TOML text so that every problem is reported at once, each with its line.
+//!
+//! The text is read into its types; what is refused is noted, cut out, and the rest is read again. So the types alone
+//! say what is right, and there is no second description of the format that could fall behind them.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::{Config, Route};
+use crate::call::Target;
+use crate::error::{Blame, Error, ErrorKind, Result};
+
+/// How many problems of one text are reported.
+pub const PROBLEMS: usize = 50;
+
+/// The fields of each section that have no default. A reader of types stops at the first that is missing; with these it
+/// need not. A field that is not here is missed all the same, but alone.
+const REQUIRED: &[(&str, &str)] = &[
+    ("plugin", "path"),
+    ("plugin", "wall"),
+    ("connection", "name"),
+    ("connection", "token-sha256"),
+    ("route", "match"),
+    ("route", "to"),
+];
+
+/// One thing that is wrong in a text.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// The line, from 1.
+    pub line: usize,
+    /// Names the thing and the remedy.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.message)
+    }
+}
+
+/// The problems of one file as one readable text.
+pub fn describe(file: &str, problems: &[impl fmt::Display]) -> String {
+    let plural = if problems.len() == 1 { "" } else { "s" };
+    let mut text = format!("{file} has {} problem{plural}:", problems.len());
+    for problem in problems {
+        text.push_str(&format!("\n  {problem}"));
+    }
+    text
+}
+
+/// Reads any TOML text into its type, or reports every problem in the order of lines.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Problem>> {
+    match Reading::of(text) {
+        Reading {
+            value: Some(value),
+            problems,
+            ..
+        } if problems.is_empty() => Ok(value),
+        reading => Err(reading.sorted()),
+    }
+}
+
+/// Reads `waypost.toml`, or reports every problem in the order of lines.
+pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
+    let mut reading: Reading<'_, Config> = Reading::of(text);
+    let lines = Lines::of(text);
+    if let Some(mut config) = reading.value.take() {
+        let line = |section: &str, position: usize| {
+            let entry = reading
+                .root
+                .get()
+                .get(section)
+                .and_then(|list| list.get_ref().get(position));
+            lines.at(entry.map_or(0, |entry| entry.span().start))
+        };
+        let mut problems = Vec::new();
+        let mut names = HashSet::new();
+        for (position, connection) in config.connections.iter().enumerate() {
+            if !names.insert(connection.name.as_str()) {
+                let message = format!(
+                    "a [[connection]] above is named `{}` too; names are unique",
+                    connection.name
+                );
+                problems.push(Problem {
+                    line: line("connection", position),
+                    message,
+                });
+            }
+        }
+        for (position, route) in config.routes.iter_mut().enumerate() {
+            route.line = line("route", position);
+            let until = line("route", position + 1);
+            let rule = |line| line >= route.line && (line < until || until == 1);
+            // What was cut out of a rule is not missed here once more.
+            if !reading.problems.iter().any(|problem| rule(problem.line)) {
+                problems.extend(order(route).map(|message| Problem {
+                    line: route.line,
+                    message,
+                }));
+            }
+        }
+        reading.problems.extend(problems);
+        if reading.problems.is_empty() {
+            return Ok(config);
+        }
+    }
+    Err(reading.sorted())
+}
+
+impl Config {
+    /// Reads the file; a missing one is the default configuration. The error names every problem and its line.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => {
+                let message = format!("{} cannot be read: make it a readable UTF-8 file", path.display());
+                return Err(Error::new(ErrorKind::Invalid, message)
+                    .blame(Blame::Operator)
+                    .because(error));
+            }
+        };
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        load(&text)
+            .map_err(|problems| Error::new(ErrorKind::Invalid, describe(&file, &problems)).blame(Blame::Operator))
+    }
+}
+
+/// What is wrong with the order of a rule's targets.
+fn order(route: &Route) -> Option<String> {
+    let after_deny = route.to == Target::Deny && (!route.fallback.is_empty() || route.open);
+    if after_deny
+        || route
+            .fallback
+            .iter()
+            .rev()
+            .skip(1)
+            .any(|target| *target == Target::Deny)
+    {
+        return Some("nothing comes after `deny`; remove what follows it in `fallback`, and `open`".to_owned());
+    }
+    if *route.fallback.last().unwrap_or(&route.to) == Target::Ask {
+        return Some(
+            "`ask` needs the target that executes once a person approves; write it next, as in fallback = [\"local\"]"
+                .to_owned(),
+        );
+    }
+    None
+}
+
+/// A text that is being read: what is still in it, and what was refused so far.
+struct Reading<'t, T> {
+    root: Root<'t>,
+    value: Option<T>,
+    problems: Vec<Problem>,
+}
+
+/// The tree of a text. A newtype, since an unreadable text has none.
+struct Root<'t>(Spanned<DeValue<'t>>);
+
+impl<'t> Root<'t> {
+    fn get(&self) -> &DeValue<'t> {
+        self.0.get_ref()
+    }
+}
+
+impl<'t, T: Deserialize<'t>> Reading<'t, T> {
+    fn of(text: &'t str) -> Self {
+        let none = || Root(Spanned::new(0..0, DeValue::Table(DeTable::new())));
+        let lines = Lines::of(text);
+        let table = match DeTable::parse(text) {
+            Ok(table) => table,
+            Err(error) => {
+                let line = lines.at(error.span().unwrap_or_default().start);
+                let problem = Problem {
+                    line,
+                    message: error.message().to_owned(),
+                };
+                return Self {
+                    root: none(),
+                    value: None,
+                    problems: vec![problem],
+                };
+            }
+        };
+        let span = table.span();
+        let mut reading = Self {
+            root: Root(Spanned::new(span, DeValue::Table(table.into_inner()))),
+            value: None,
+            problems: vec![],
+        };
+        reading.read(&lines);
+        reading
+    }
+
+    fn read(&mut self, lines: &Lines) {
+        // What was cut out of which table or list, so that its absence is not reported as a second problem.
+        let mut torn = HashSet::new();
+        while self.problems.len() < PROBLEMS {
+            let error = match T::deserialize(ValueDeserializer::from(self.root.0.clone())) {
+                Ok(value) => {
+                    self.value = Some(value);
+                    return;
+                }
+                Err(error) => error,
+            };
+            let span = error.span().unwrap_or_default();
+            let line = lines.at(span.start);
+            let Some(cut) = cut_out(&mut self.root.0, &span) else {
+                self.problems.push(Problem {
+                    line,
+                    message: error.message().to_owned(),
+                });
+                return;
+            };
+            let untold = |field: &str| !torn.contains(&(span.start, field.to_owned()));
+            if let Some(field) = missing(error.message()) {
+                let more = REQUIRED
+                    .iter()
+                    .filter(|(section, _)| *section == cut.path())
+                    .map(|(_, field)| *field);
+                let more = more.filter(|other| *other != field && !cut.present.iter().any(|present| present == other));
+                for field in std::iter::once(field).chain(more).filter(|field| untold(field)) {
+                    let message = format!("`{}` needs the field `{field}`", cut.path());
+                    self.problems.push(Problem { line, message });
+                }
+            } else if untold("") {
+                self.problems.push(Problem {
+                    line,
+                    message: refusal(&cut, error.message()),
+                });
+            }
+            torn.insert((cut.container, cut.field));
+        }
+        let line = self.problems.last().map_or(1, |problem| problem.line);
+        self.problems.push(Problem {
+            line,
+            message: "there are more problems; correct these first".to_owned(),
+        });
+    }
+}
+
+impl<T> Reading<'_, T> {
+    fn sorted(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|problem| problem.line);
+        self.problems
+    }
+}
+
+/// A value that was cut out of the tree.
+struct Cut {
+    /// The keys that lead to it, outermost first.
+    keys: Vec<String>,
+    /// Where the table or list begins that held it.
+    container: usize,
+    /// Its key there; empty in a list.
+    field: String,
+    /// Its own keys, when it is a table.
+    present: Vec<String>,
+}
+
+impl Cut {
+    fn path(&self) -> String {
+        self.keys.join(".").escape_debug().to_string()
+    }
+}
+
+/// Cuts out the innermost value that stands at a span, or whose key does.
+fn cut_out(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Cut> {
+    let container = value.span().start;
+    match value.get_mut() {
+        DeValue::Table(table) => {
+            for (key, child) in table.iter_mut() {
+                if let Some(mut cut) = cut_out(child, span) {
+                    cut.keys.insert(0, key.get_ref().to_string());
+                    return Some(cut);
+                }
+            }
+            let (key, _) = table
+                .iter()
+                .find(|(key, child)| key.span() == *span || child.span() == *span)?;
+            let field = key.get_ref().to_string();
+            let present = table
+                .remove(field.as_str())
+                .map_or_else(Vec::new, |value| keys_of(value.get_ref()));
+            Some(Cut {
+                keys: vec![field.clone()],
+                container,
+                field,
+                present,
+            })
+        }
+        DeValue::Array(array) => {
+            for child in array.iter_mut() {
+                if let Some(cut) = cut_out(child, span) {
+                    return Some(cut);
+                }
+            }
+            let present = keys_of(array.iter().find(|child| child.span() == *span)?.get_ref());
+            *array = array.iter().filter(|child| child.span() != *span).cloned().collect();
+            Some(Cut {
+                keys: Vec::new(),
+                container,
+                field: String::new(),
+                present,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn keys_of(value: &DeValue<'_>) -> Vec<String> {
+    value
+        .as_table()
+        .map(|table| table.keys().map(|key| key.get_ref().to_string()).collect())
+        .unwrap_or_default()
+}
+
+/// The field that a message of serde says is missing.
+fn missing(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `")?.strip_suffix('`')
+}
+
+/// What to tell about a value that was refused.
+fn refusal(cut: &Cut, message: &str) -> String {
+    let Some((_, expected)) = message
+        .strip_prefix("unknown field ")
+        .and_then(|rest| rest.rsplit_once("`, expected"))
+    else {
+        return format!("`{}`: {message}", cut.path());
+    };
+    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    match similar::get_close_matches(cut.field.as_str(), &known, 1, 0.6).first() {
+        Some(near) => format!("unknown field `{}`; did you mean `{near}`?", cut.path()),
+        None => format!("unknown field `{}`; there are {}", cut.path(), known.join(", ")),
+    }
+}
+
+/// Where the lines of a text begin.
+pub(crate) struct Lines(Vec<usize>);
+
+impl Lines {
+    /// Looks through a text once.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(
+            text.bytes()
+                .enumerate()
+                .filter(|(_, byte)| *byte == b'\n')
+                .map(|(offset, _)| offset)
+                .collect(),
+        )
+    }
+
+    /// The line of an offset, from 1.
+    pub(crate) fn at(&self, offset: usize) -> usize {
+        self.0.partition_point(|line_end| *line_end < offset) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_empty_text_and_a_missing_file_are_the_defaults() {
+        let config = load("").unwrap();
+        assert_eq!(
+            (config.hub.listen.as_str(), config.limits.message),
+            ("127.0.0.1:7420", 16 << 20)
+        );
+        let folder = tempfile::tempdir().unwrap();
+        assert!(
+            Config::read(&folder.path().join("waypost.toml"))
+                .unwrap()
+                .routes
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn values_and_lines_of_rules_are_read() {
+        let config = load(
+            "[limits]\ncall-timeout = \"1m\"\nmessage = \"1MiB\"\n\n[[route]]\nmatch = \"fsEvent\"\nto = \"local\"\n\n\
+             [[route]]\nmatch = [\"inference\", \"chat\"]\npath = \"src/**\"\nto = \"plugin:x\"\ntimeout = \"500ms\"\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (config.limits.call_timeout, config.limits.message),
+            (Duration::from_secs(60), 1 << 20)
+        );
+        let lines: Vec<usize> = config.routes.iter().map(|route| route.line).collect();
+        assert_eq!(lines, [5, 9]);
+        assert_eq!(config.routes[1].timeout, Some(Duration::from_millis(500)));
+        assert!(config.routes[1].path.matches("src/a/b"));
+        assert_eq!(
+            load("route = [\n{ match = '*', to = 'deny' },\n]").unwrap().routes[0].line,
+            2
+        );
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let text = r#"[hub]
+listn = "x"
+state = 3
+
+[limits]
+calls = 0
+depth = "deep"
+call-timeout = "soon"
+call-queue = 99999999999999
+
+[limits.plugin]
+memory = "64 apples"
+
+[inference]
+mode = "replya"
+
+[nonsense]
+
+[[connection]]
+name = "a"
+token-sha256 = "secret"
+
+[[connection]]
+name = "b"
+token-sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+[[connection]]
+name = "b"
+token-sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+claim = []
+
+[[route]]
+match = ["fsEvent", "fs*", 3]
+path = "src/[a"
+to = "locl"
+
+[[route]]
+match = []
+timeout = "5"
+to = "proxy"
+fallback = ["local", "plugin:"]
+
+[[route]]
+to = "deny"
+fallback = ["local"]
+
+[[route]]
+match = "*"
+to = "ask"
+
+[[route]]
+match = "*"
+to = "deny"
+open = true
+"#;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("waypost.toml");
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(
+            Config::read(&file).unwrap_err().to_string(),
+            "waypost.toml has 22 problems:
+  line 2: unknown field `hub.listn`; did you mean `listen`?
+  line 3: `hub.state`: invalid type: integer `3`, expected path string
+  line 6: `limits.calls`: a limit of zero would refuse everything; write 1 or more, or remove the line
+  line 7: `limits.depth`: invalid type: string \"deep\", expected a whole number
+  line 8: `limits.call-timeout`: `soon` is not a duration; write it as 500ms, 30s or 5m
+  line 9: `limits.call-queue`: 99999999999999 is too large a limit; the largest is 1099511627776
+  line 12: `limits.plugin.memory`: `64 apples` is not a size; write it as 64KiB or 16MiB
+  line 15: `inference.mode`: unknown variant `replya`, expected one of `off`, `record`, `replay`
+  line 17: unknown field `nonsense`; there are hub, limits, agent, files, terminal, inference, plugin, connection, route
+  line 21: `connection.token-sha256`: it must be the SHA-256 of the token: 64 hexadecimal digits
+  line 27: a [[connection]] above is named `b` too; names are unique
+  line 30: `connection.claim`: an empty list matches nothing; give a value, or remove the line
+  line 33: `route.match`: `fs*` is not a pattern of calls; write `*`, `<kind>`, `<kind>:*` or `<kind>:<action>`
+  line 33: `route.match`: invalid type: integer `3`, expected a pattern of calls
+  line 34: `route.path`: `src/[a` is not a glob: unclosed character class; missing ']'
+  line 35: `route.to`: `locl` is not a target; use local, proxy, proxy-only, plugin:<id>, connection:<name>, \
+             hub:<name>, deny or ask
+  line 38: `route.match`: an empty list matches nothing; give a value, or remove the line
+  line 39: `route.timeout`: `5` is not a duration; write it as 500ms, 30s or 5m
+  line 41: `route.fallback`: `plugin:` is not a target; use local, proxy, proxy-only, plugin:<id>, \
+             connection:<name>, hub:<name>, deny or ask
+  line 43: `route` needs the field `match`
+  line 47: `ask` needs the target that executes once a person approves; write it next, as in fallback = [\"local\"]
+  line 51: nothing comes after `deny`; remove what follows it in `fallback`, and `open`"
+        );
+    }
+
+    #[test]
+    fn every_missing_field_is_named() {
+        let problems = load("[[plugin]]\n[[connection]]\n[[route]]\n[[route]]\nto = 3\n").unwrap_err();
+        let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "line 1: `plugin` needs the field `path`",
+                "line 1: `plugin` needs the field `wall`",
+                "line 2: `connection` needs the field `name`",
+                "line 2: `connection` needs the field `token-sha256`",
+                "line 3: `route` needs the field `match`",
+                "line 3: `route` needs the field `to`",
+                "line 4: `route` needs the field `match`",
+                "line 5: `route.to`: invalid type: integer `3`, expected a string",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_refused_target_is_not_missed_a_second_time() {
+        let problems = load("[[route]]\nmatch = '*'\nto = 'ask'\nfallback = ['lcal']\n").unwrap_err();
+        assert_eq!((problems.len(), problems[0].line), (1, 4));
+    }
+
+    #[test]
+    fn broken_syntax_gives_the_one_line() {
+        let problems = load("[hub]\nstate = \nlisten = 3 4\n").unwrap_err();
+        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(lines, ["line 2: string values must be quoted, expected literal string"]);
+    }
+
+    #[test]
+    fn the_number_of_reported_problems_is_bounded() {
+        let text: String = (0..PROBLEMS + 20)
+            .map(|number| format!("nonsense-{number} = 1\n"))
+            .collect();
+        let problems = load(&text).unwrap_err();
+        assert_eq!(problems.len(), PROBLEMS + 1);
+        assert_eq!(
+            problems.last().unwrap().message,
+            "there are more problems; correct these first"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("waypost.toml");
+        std::fs::write(&file, [0xff, 0xfe]).unwrap();
+        let error = Config::read(&file).unwrap_err();
+        assert_eq!((error.kind, error.blame), (ErrorKind::Invalid, Blame::Operator));
+        assert!(
+            error
+                .to_string()
+                .ends_with("waypost.toml cannot be read: make it a readable UTF-8 file")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(text in "(\\[\\[?(route|hub|limits\\.plugin)\\]\\]?\n|(to|match|calls|path) = |\"|[\\[\\]{}=.,\n'*:a1-]){0,30}") {
+            if let Err(problems) = load(&text) {
+                prop_assert!(!problems.is_empty());
+                prop_assert!(problems.iter().all(|problem| problem.line >= 1));
+            }
+        }
+    }
+}

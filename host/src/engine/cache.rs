@@ -1,0 +1,168 @@
+//! Compiled code on disk, trusted only with a keyed hash.
+//!
+//! Loading compiled code runs whatever it holds, so an entry counts only when its hash, under a key that never leaves this
+//! state directory, covers the source, the engine and every byte. Anything else is compiled again.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::error::{Blame, Error, ErrorKind, Result};
+
+const KEY_BYTES: usize = 32;
+const MAC_BYTES: usize = 32;
+
+/// The folder of compiled code and the key that vouches for it.
+pub struct Cache {
+    folder: PathBuf,
+    key: [u8; KEY_BYTES],
+}
+
+impl Cache {
+    /// Opens the folder; makes it, and a fresh key, when there is none.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let broken = |error: std::io::Error| {
+            let message = format!("the compile cache {} cannot be opened; remove it, it is rebuilt", folder.display());
+            Error::new(ErrorKind::Internal, message).because(error)
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
+        let path = folder.join("key");
+        let mut key = [0; KEY_BYTES];
+        match fs::File::open(&path) {
+            Ok(mut file) => file.read_exact(&mut key).map_err(broken)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                getrandom::fill(&mut key).map_err(|error| broken(error.into()))?;
+                write_private(&path, &[&key]).map_err(broken)?;
+            }
+            Err(error) => return Err(broken(error)),
+        }
+        Ok(Self { folder: folder.to_owned(), key })
+    }
+
+    /// The component of these bytes: from the cache when its entry can be trusted, else compiled and kept.
+    pub fn component(&self, engine: &Engine, name: &str, bytes: &[u8]) -> Result<Component> {
+        let source: [u8; 32] = Sha256::digest(bytes).into();
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let compatible = hasher.finish();
+        let path = self.folder.join(format!("{}-{compatible:016x}.cwasm", hex(&source)));
+        if let Some(code) = self.load(&path, &source, compatible) {
+            #[expect(unsafe_code, reason = "the keyed hash shows that this hub wrote these bytes for this engine")]
+            // SAFETY: `load` verified the hash over the source, the engine and every byte that is handed over here.
+            let loaded = unsafe { Component::deserialize(engine, &code) };
+            match loaded {
+                Ok(component) => return Ok(component),
+                Err(error) => tracing::warn!(plugin = name, %error, "compiled code did not load; compiling again"),
+            }
+        }
+        let component = Component::new(engine, bytes).map_err(|error| not_a_component(name, bytes, &error))?;
+        match component.serialize() {
+            Ok(code) => self.keep(&path, &source, compatible, &code),
+            Err(error) => tracing::warn!(plugin = name, %error, "compiled code cannot be kept"),
+        }
+        Ok(component)
+    }
+
+    fn load(&self, path: &Path, source: &[u8; 32], compatible: u64) -> Option<Vec<u8>> {
+        let mut entry = fs::read(path).ok()?;
+        let stored: [u8; MAC_BYTES] = entry.get(..MAC_BYTES)?.try_into().ok()?;
+        entry.drain(..MAC_BYTES);
+        self.hash(source, compatible, &entry)?.verify(&stored.into()).ok()?;
+        Some(entry)
+    }
+
+    /// Best effort: a cache that cannot be written only costs time.
+    fn keep(&self, path: &Path, source: &[u8; 32], compatible: u64, code: &[u8]) {
+        let Some(mac) = self.hash(source, compatible, code) else { return };
+        let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+        let written = write_private(&temporary, &[&mac.finalize().into_bytes(), code])
+            .and_then(|()| fs::rename(&temporary, path));
+        if let Err(error) = written {
+            tracing::warn!(%error, "compiled code cannot be kept");
+            drop(fs::remove_file(&temporary));
+        }
+    }
+
+    fn hash(&self, source: &[u8; 32], compatible: u64, code: &[u8]) -> Option<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
+        mac.update(source);
+        mac.update(&compatible.to_le_bytes());
+        mac.update(code);
+        Some(mac)
+    }
+}
+
+fn not_a_component(name: &str, bytes: &[u8], error: &wasmtime::Error) -> Error {
+    let what = match bytes {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            "is a core WebAssembly module, not a component; build it with `--target wasm32-wasip2`".to_owned()
+        }
+        [0, b'a', b's', b'm', ..] => format!("is not a component that this engine accepts: {error:#}"),
+        _ => "is not WebAssembly; give the `.wasm` file that the build made".to_owned(),
+    };
+    Error::new(ErrorKind::Invalid, format!("plugin `{name}` {what}")).blame(Blame::Plugin)
+}
+
+fn write_private(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.sync_all()
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(folder: &Path) -> PathBuf {
+        let mut entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.find(|path| path.extension().is_some_and(|ending| ending == "cwasm")).unwrap()
+    }
+
+    #[test]
+    fn an_entry_counts_only_with_every_byte_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        let cache = Cache::open(folder.path()).unwrap();
+        cache.component(&engine, "x", &bytes).unwrap();
+        let path = entry(folder.path());
+        let good = fs::read(&path).unwrap();
+        let source: [u8; 32] = Sha256::digest(&bytes).into();
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let compatible = hasher.finish();
+        assert!(cache.load(&path, &source, compatible).is_some());
+        assert!(cache.load(&path, &source, compatible ^ 1).is_none(), "another engine");
+        for at in [0, MAC_BYTES - 1, MAC_BYTES, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            assert!(cache.load(&path, &source, compatible).is_none(), "byte {at}");
+        }
+        fs::write(&path, &good[..MAC_BYTES / 2]).unwrap();
+        assert!(cache.load(&path, &source, compatible).is_none(), "cut short");
+        cache.component(&engine, "x", &bytes).unwrap();
+        assert_eq!(fs::read(&path).unwrap().len(), good.len(), "compiled again and kept again");
+        let other = tempfile::tempdir().unwrap();
+        let stranger = Cache::open(other.path()).unwrap();
+        assert!(stranger.load(&path, &source, compatible).is_none(), "another key");
+    }
+}

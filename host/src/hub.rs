@@ -1,0 +1,256 @@
+//! The running hub: every part, made in order, under the lock of one state directory.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FlockOperation;
+
+use crate::bundled;
+use crate::call::{Call, CallName, Json, Principal, PrincipalKind, Rights, Scope};
+use crate::capabilities::chat::Desk;
+use crate::capabilities::{self, Parts};
+use crate::config::Config;
+use crate::dispatch::{Dispatcher, Rooms};
+use crate::engine::Engine;
+use crate::environment::Environments;
+use crate::environment::folders::Folders;
+use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::gateway::Gateway;
+use crate::imports::{PluginLog, Services};
+use crate::log::sqlite::SqliteLog;
+use crate::log::{Append, Body, EventLog, HUB, NewEvent, Noun, Record};
+use crate::plugin::{InProcess, Plugins, Source};
+use crate::route::{self, Routes};
+use crate::run::Runs;
+use crate::workspace::Workspace;
+
+/// The project of the folder that the hub was opened in.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// A hub that is open: one for each state directory.
+pub struct Hub {
+    /// What the operator decided, as it was at the start.
+    pub config: Config,
+    /// The folder of the default project.
+    pub root: PathBuf,
+    /// The default project.
+    pub project: Arc<str>,
+    /// The event log.
+    pub log: Arc<dyn EventLog>,
+    /// The rules in force.
+    pub routes: Arc<Routes>,
+    /// The loaded plugins.
+    pub plugins: Arc<Plugins>,
+    /// What plugins said lately.
+    pub plugin_log: Arc<PluginLog>,
+    /// Claims, subscriptions and proxied calls.
+    pub gateway: Arc<Gateway>,
+    /// The path of a call.
+    pub dispatcher: Arc<Dispatcher>,
+    /// The environments.
+    pub environments: Arc<Environments>,
+    /// The runs.
+    pub runs: Arc<Runs>,
+    /// Where people are asked.
+    pub desk: Arc<Desk>,
+    /// Where calls act that belong to no environment.
+    pub scope: Arc<Scope>,
+    _watching: route::Watching,
+    sqlite: Arc<SqliteLog>,
+    _lock: fs::File,
+}
+
+impl Hub {
+    /// Opens the hub of a project folder: reads its configuration, takes the lock, and takes up what was cut off.
+    pub async fn open(root: &Path) -> Result<Arc<Self>> {
+        let config = Config::read(&root.join("waypost.toml"))?;
+        Self::open_with(root, config, &|name| std::env::var(name).ok()).await
+    }
+
+    /// Opens the hub of a project folder with this configuration and these variables.
+    pub async fn open_with(
+        root: &Path,
+        config: Config,
+        variable: &(dyn Fn(&str) -> Option<String> + Sync),
+    ) -> Result<Arc<Self>> {
+        let root = fs::canonicalize(root).map_err(|error| {
+            let message = format!("the project folder {} cannot be opened", root.display());
+            Error::new(ErrorKind::NotFound, message).because(error)
+        })?;
+        let state = root.join(&config.hub.state);
+        let lock = lock(&state)?;
+        let routes = Arc::new(Routes::load(&root)?);
+        let sqlite = SqliteLog::open(&state)?;
+        let log: Arc<dyn EventLog> = Arc::clone(&sqlite) as _;
+        let workspace = Arc::new(Workspace::open(&root)?);
+        let scope = Arc::new(Scope { environment: None, labels: Default::default(), workspace: Arc::clone(&workspace) });
+        let folders = Arc::new(Folders::open(state.join("environments"), workspace)?);
+        let desk = Arc::new(Desk::default());
+        let engine = Arc::new(Engine::new(&config.limits, &state)?);
+        let plugins = Arc::new(Plugins::new(Arc::clone(&engine), config.limits.plugin.clone()));
+        load_plugins(&plugins, &config, &root).await?;
+        let gateway = Arc::new(Gateway::new(Arc::clone(&log)));
+        gateway.restore().await?;
+        let plugin_log = Arc::new(PluginLog::default());
+        let parts =
+            Parts { config: &config, variable, project: &root, desk: Arc::clone(&desk), log: Arc::clone(&log) };
+        let rooms = Rooms {
+            routes: Arc::clone(&routes),
+            builtins: capabilities::all(&parts)?,
+            plugins: Arc::clone(&plugins),
+            gateway: Arc::clone(&gateway),
+            log: Arc::clone(&log),
+            desk: Arc::clone(&desk),
+            limits: config.limits.clone(),
+        };
+        let dispatcher = Dispatcher::new(rooms, |reentry| {
+            let services = Services {
+                dispatch: Arc::new(reentry),
+                state: Arc::clone(&sqlite) as _,
+                folders: Arc::clone(&folders),
+                log: Arc::clone(&plugin_log),
+                depth: config.limits.depth,
+            };
+            Arc::new(InProcess::new(engine, Arc::new(services)))
+        });
+        let environments = Arc::new(Environments::new(
+            Arc::clone(&log),
+            Arc::clone(&dispatcher),
+            folders,
+            Arc::clone(&scope),
+            &config.hub.provider,
+        ));
+        let runs = Arc::new(Runs::new(Arc::clone(&log), Arc::clone(&dispatcher), Arc::clone(&environments), &config));
+        let watching = watch(&routes, &log)?;
+        let hub = Arc::new(Self {
+            config,
+            project: DEFAULT_PROJECT.into(),
+            root,
+            log,
+            routes,
+            plugins,
+            plugin_log,
+            gateway,
+            dispatcher,
+            environments,
+            runs,
+            desk,
+            scope,
+            _watching: watching,
+            sqlite,
+            _lock: lock,
+        });
+        hub.announce().await?;
+        Ok(hub)
+    }
+
+    /// A call of a person at the command line or the API, in the project or in an environment.
+    pub async fn person_call(&self, name: CallName, message: Json, environment: Option<&str>) -> Result<Call> {
+        let scope = match environment {
+            None => Arc::clone(&self.scope),
+            Some(id) => self.environments.scope(&self.environments.get(id).await?)?,
+        };
+        let principal = Principal {
+            project: Arc::clone(&self.project),
+            run: None,
+            kind: PrincipalKind::Person,
+            id: "cli".into(),
+            rights: Rights::all(),
+        };
+        // The rule that decides sets the time; this bounds only what no rule bounds.
+        let most = std::time::Duration::from_secs(24 * 3600);
+        Ok(Call::new(name, message, Arc::new(principal), scope, most))
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.root.join(&self.config.hub.state)
+    }
+
+    /// Writes down what is queued; after this the process may end.
+    pub async fn close(&self) {
+        self.runs.suspend();
+        if let Err(error) = self.sqlite.close().await {
+            tracing::error!(error = %error.chain(), "the event log did not close in order");
+        }
+    }
+
+    /// The project's record, once.
+    async fn announce(&self) -> Result<()> {
+        if self.log.record(Noun::Project, &self.project).await?.is_some() {
+            return Ok(());
+        }
+        let body = Json::from(serde_json::json!({ "id": self.project, "root": self.root.display().to_string() }));
+        let record = Record {
+            noun: Noun::Project,
+            id: Arc::clone(&self.project),
+            project: Arc::clone(&self.project),
+            state: "open".to_owned(),
+            body: body.clone(),
+        };
+        let event = NewEvent { kind: "project.opened", call: None, body: Body::Json(body), record: Some(record) };
+        self.log.append(Append::one(HUB, event)).await?.durable().await.map(drop)
+    }
+}
+
+/// The bundled plugins and those of `waypost.toml`; the first that does not load refuses the start.
+async fn load_plugins(plugins: &Arc<Plugins>, config: &Config, root: &Path) -> Result<()> {
+    let sources: Vec<Source> =
+        bundled::sources().chain(Source::installed(config, root)).collect::<Result<_>>()?;
+    let plugins = Arc::clone(plugins);
+    let load = move || sources.into_iter().try_for_each(|source| plugins.load(source).map(drop));
+    tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Internal, "loading the plugins met a defect").because(error))
+    })
+}
+
+/// Follows both rule files; what became of a change is an event.
+fn watch(routes: &Arc<Routes>, log: &Arc<dyn EventLog>) -> Result<route::Watching> {
+    let (log, runtime) = (Arc::clone(log), tokio::runtime::Handle::current());
+    Routes::watch(routes, move |reloaded| {
+        let (kind, body) = match reloaded {
+            route::Reloaded::Unchanged => return,
+            route::Reloaded::Changed => ("routes.changed", serde_json::json!({})),
+            route::Reloaded::Broken(problem) => {
+                tracing::warn!("the rules were not changed: {problem}");
+                ("routes.broken", serde_json::json!({ "problem": problem }))
+            }
+        };
+        let log = Arc::clone(&log);
+        runtime.spawn(async move {
+            let event = NewEvent { kind, call: None, body: Body::Json(body.into()), record: None };
+            if let Err(error) = log.append(Append::one(HUB, event)).await {
+                tracing::error!(error = %error.chain(), "a change of the rules could not be logged");
+            }
+        });
+    })
+}
+
+/// Takes the one lock of a state directory; the error says who has it.
+fn lock(state: &Path) -> Result<fs::File> {
+    let cannot = |error: std::io::Error| {
+        let message = format!("the state directory {} cannot be opened", state.display());
+        Error::new(ErrorKind::Internal, message).blame(Blame::Operator).because(error)
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(cannot)?;
+    let path = state.join("lock");
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(cannot)?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let owner = fs::read_to_string(&path).unwrap_or_default();
+        let message = format!("another hub (process {}) has the state directory {}", owner.trim(), state.display());
+        return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
+    }
+    file.set_len(0).map_err(cannot)?;
+    writeln!(file, "{}", std::process::id()).map_err(cannot)?;
+    Ok(file)
+}

@@ -1,0 +1,22 @@
+//! The binary `waypost`: installs what the whole process shares, and runs the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The one provider of cryptography; a second choice anywhere else would be a panic at the first connection.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(waypost::cli::main());
+            // What still runs in the background was told to stop, and is not waited for.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            use std::io::Write as _;
+            drop(writeln!(std::io::stderr(), "error: no threads can be started: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Plugins: from a component and its manifest to something that executes calls.
+//!
+//! Three lifetimes, three types: [`Plugins`] lives with the hub, [`Loaded`] from load to unload, and the state of a call in
+//! [`crate::imports::CallState`]. Loading is all or nothing, with one error that names the plugin, the item and the remedy.
+//! Not here: who is asked (routes), and in what order things happen to a call (dispatch).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::call::{CallError, CallName, covers};
+use crate::config::{Config, Grants, PluginLimits, Wall};
+use crate::engine::Engine;
+use crate::engine::cache::hex;
+use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::imports::Facts;
+
+pub mod execute;
+pub mod link;
+pub mod manifest;
+
+pub use execute::{Executor, InProcess};
+pub use manifest::{Manifest, Role};
+
+/// A component with its manifest, before it is loaded.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What the component says of itself.
+    pub manifest: Manifest,
+    /// The component.
+    pub bytes: Arc<[u8]>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a plugin came from, which decides how far it is trusted.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Built into this binary: it gets what its manifest asks for and runs in the hub's process.
+    Bundled,
+    /// Named in `waypost.toml`: it gets what the operator allowed and runs behind the wall the operator chose.
+    Installed {
+        /// The component file.
+        path: PathBuf,
+        /// Where its code runs.
+        wall: Wall,
+        /// What the operator allowed.
+        grant: Grants,
+    },
+}
+
+/// A plugin that is ready to be called.
+pub struct Loaded {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// What is fixed about it and known to its imports.
+    pub facts: Arc<Facts>,
+    /// The SHA-256 of the component.
+    pub digest: String,
+    /// Where it came from.
+    pub origin: Origin,
+    linked: link::Linked,
+    /// Calls into it at the same time.
+    places: Semaphore,
+    /// Calls that may wait for a place.
+    queue: Semaphore,
+}
+
+/// What `waypost plugin ls` shows of one plugin.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Its version.
+    pub version: String,
+    /// Its role.
+    pub role: Role,
+    /// `bundled`, or the component file.
+    pub origin: String,
+    /// The SHA-256 of the component.
+    pub digest: String,
+    /// What it executes.
+    pub serves: Vec<String>,
+    /// The calls it may make.
+    pub may_call: Vec<String>,
+    /// Whether it may keep state.
+    pub state: bool,
+    /// Whether it may make workspaces.
+    pub workspace: bool,
+    /// One line about it.
+    pub description: String,
+}
+
+/// The plugins of this hub.
+pub struct Plugins {
+    engine: Arc<Engine>,
+    limits: PluginLimits,
+    loaded: ArcSwap<BTreeMap<Arc<str>, Arc<Loaded>>>,
+    /// One load, reload or unload at a time.
+    changing: Mutex<()>,
+}
+
+impl Plugins {
+    /// No plugins yet.
+    pub fn new(engine: Arc<Engine>, limits: PluginLimits) -> Self {
+        Self { engine, limits, loaded: ArcSwap::default(), changing: Mutex::new(()) }
+    }
+
+    /// A loaded plugin; the error lists what is loaded.
+    pub fn get(&self, id: &str) -> Result<Arc<Loaded>, CallError> {
+        let loaded = self.loaded.load();
+        loaded.get(id).cloned().ok_or_else(|| {
+            let known: Vec<&str> = loaded.keys().map(|id| &**id).collect();
+            let message =
+                format!("plugin `{}` is not loaded; loaded are: {}", id.escape_debug(), known.join(", "));
+            CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator)
+        })
+    }
+
+    /// All of them, by id.
+    pub fn all(&self) -> Vec<Arc<Loaded>> {
+        self.loaded.load().values().cloned().collect()
+    }
+
+    /// Loads a plugin, or replaces the loaded one with the same id: calls under way end on the old one, new calls go to
+    /// the new one. On an error nothing changes. Blocks while it compiles.
+    pub fn load(&self, source: Source) -> Result<Arc<Loaded>> {
+        let loaded = Arc::new(self.make(source)?);
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = BTreeMap::clone(&self.loaded.load());
+        all.insert(Arc::clone(&loaded.facts.id), Arc::clone(&loaded));
+        self.loaded.store(Arc::new(all));
+        Ok(loaded)
+    }
+
+    /// Reads an installed plugin's files again and replaces it.
+    pub fn reload(&self, id: &str) -> Result<Arc<Loaded>> {
+        let old = self.get(id).map_err(|error| Error::new(ErrorKind::NotFound, error.message))?;
+        match &old.origin {
+            Origin::Bundled => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("plugin `{id}` is part of this binary; a new one comes with a new binary"),
+            )),
+            Origin::Installed { path, wall, grant } => {
+                let source = Source::read(path, *wall, grant.clone(), self.limits.component)?;
+                if source.manifest.id != id {
+                    let message = format!(
+                        "{} is now plugin `{}`, not `{id}`; restart the hub to load it under its new id",
+                        path.display(),
+                        source.manifest.id
+                    );
+                    return Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin));
+                }
+                self.load(source)
+            }
+        }
+    }
+
+    fn make(&self, source: Source) -> Result<Loaded> {
+        let Source { manifest, bytes, origin } = source;
+        let grants = match &origin {
+            Origin::Bundled => manifest.grants.clone(),
+            Origin::Installed { path, wall: Wall::Worker, .. } => {
+                let message = format!(
+                    "plugin `{}` ({}) asks for a worker process, which this version does not have; read what it is, then \
+                     set `wall = \"in-process\"` in its [[plugin]] entry of waypost.toml",
+                    manifest.id,
+                    path.display()
+                );
+                return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
+            }
+            Origin::Installed { grant, .. } => intersect(&manifest.grants, grant),
+        };
+        let limits = manifest.limits.within(&self.limits);
+        let facts = Arc::new(Facts {
+            id: manifest.id.as_str().into(),
+            may_call: grants.gateway.clone().into(),
+            grants,
+            limits,
+        });
+        let linked = link::link(&self.engine, &manifest, &facts, &bytes)?;
+        Ok(Loaded {
+            digest: hex(&Sha256::digest(&bytes)),
+            places: Semaphore::new(facts.limits.concurrency),
+            queue: Semaphore::new(facts.limits.queue),
+            manifest,
+            facts,
+            origin,
+            linked,
+        })
+    }
+}
+
+impl Source {
+    /// Reads a component file and the manifest beside it.
+    pub fn read(path: &Path, wall: Wall, grant: Grants, largest: usize) -> Result<Self> {
+        let cannot = |what: &Path, error: std::io::Error| {
+            let message = format!("{} cannot be read", what.display());
+            Error::new(ErrorKind::NotFound, message).blame(Blame::Operator).because(error)
+        };
+        let manifest_path = path.with_extension("toml");
+        let text = std::fs::read_to_string(&manifest_path).map_err(|error| cannot(&manifest_path, error))?;
+        let manifest = Manifest::parse(&manifest_path.display().to_string(), &text)?;
+        let size = std::fs::metadata(path).map_err(|error| cannot(path, error))?.len();
+        if size > largest as u64 {
+            let message = format!(
+                "plugin `{}` has {size} bytes, the limit is {largest}: raise `component` in [limits.plugin]",
+                manifest.id
+            );
+            return Err(Error::new(ErrorKind::Limit, message));
+        }
+        let bytes = std::fs::read(path).map_err(|error| cannot(path, error))?.into();
+        Ok(Self { manifest, bytes, origin: Origin::Installed { path: path.to_owned(), wall, grant } })
+    }
+
+    /// The plugins that `waypost.toml` names, each read or the error of reading it.
+    pub fn installed<'a>(config: &'a Config, project: &'a Path) -> impl Iterator<Item = Result<Self>> + 'a {
+        let largest = config.limits.plugin.component;
+        config.plugins.iter().map(move |entry| {
+            Self::read(&project.join(&entry.path), entry.wall, entry.grant.clone(), largest)
+        })
+    }
+}
+
+impl Loaded {
+    /// Whether its manifest says that it executes this call.
+    pub fn serves(&self, name: &CallName) -> bool {
+        self.manifest.serves.iter().any(|pattern| covers(pattern, name))
+    }
+
+    /// What `waypost plugin ls` shows.
+    pub fn shown(&self) -> Shown {
+        Shown {
+            id: Arc::clone(&self.facts.id),
+            version: self.manifest.version.clone(),
+            role: self.manifest.role,
+            origin: match &self.origin {
+                Origin::Bundled => "bundled".to_owned(),
+                Origin::Installed { path, .. } => path.display().to_string(),
+            },
+            digest: self.digest.clone(),
+            serves: self.manifest.serves.clone(),
+            may_call: self.facts.may_call.to_vec(),
+            state: self.facts.grants.state,
+            workspace: self.facts.grants.workspace,
+            description: self.manifest.description.clone(),
+        }
+    }
+}
+
+/// What is both asked for and allowed. A pattern counts when one on the other side is the same or wider.
+fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
+    let covered = |pattern: &String, by: &[String]| {
+        by.iter().any(|wider| {
+            pattern == wider
+                || wider == "*"
+                || pattern.split(':').next() == Some(wider.trim_end_matches(":*")) && !is_exact(wider)
+        })
+    };
+    let mut gateway: Vec<String> =
+        asked.gateway.iter().filter(|pattern| covered(pattern, &allowed.gateway)).cloned().collect();
+    let narrower = allowed.gateway.iter().filter(|pattern| covered(pattern, &asked.gateway) && !gateway.contains(pattern));
+    let narrower: Vec<String> = narrower.cloned().collect();
+    gateway.extend(narrower);
+    Grants {
+        gateway,
+        state: asked.state && allowed.state,
+        workspace: asked.workspace && allowed.workspace,
+    }
+}
+
+/// Whether a pattern names one action.
+fn is_exact(pattern: &str) -> bool {
+    pattern.split_once(':').is_some_and(|(_, action)| action != "*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn grants(gateway: &[String]) -> Grants {
+        Grants { gateway: gateway.to_vec(), ..Grants::default() }
+    }
+
+    proptest! {
+        /// The intersection permits a call exactly when both sides permit it.
+        #[test]
+        fn the_effective_set_is_the_intersection(
+            asked in proptest::collection::vec("[ab](:[xy*])?|\\*", 0..4),
+            allowed in proptest::collection::vec("[ab](:[xy*])?|\\*", 0..4),
+            kind in "[ab]", action in proptest::option::of("[xy]"),
+        ) {
+            let name = CallName::new(&kind, action.as_deref());
+            let permit = |patterns: &[String]| patterns.iter().any(|pattern| covers(pattern, &name));
+            let both = intersect(&grants(&asked), &grants(&allowed));
+            prop_assert_eq!(permit(&both.gateway), permit(&asked) && permit(&allowed));
+        }
+    }
+}

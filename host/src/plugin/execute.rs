@@ -1,0 +1,375 @@
+//! One call into a plugin: a place, a fresh store, the export of its role, and what its end means.
+//!
+//! [`Executor`] is the wall: in this process now, in a worker process for strangers' code later. Everything that crosses it
+//! is plain data, apart from the sink and the way back into dispatch, which become messages on a socket there.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
+use wasmtime::{Store, Trap};
+
+use super::link::{Linked, bindings};
+use super::Loaded;
+use crate::call::{Call, CallError, Json, Sink};
+use crate::engine::Engine;
+use crate::error::{Blame, ErrorKind};
+use crate::imports::{CallContext, CallState, Services, wit};
+use crate::run::journal::Journal;
+
+use bindings::agent::exports::waypost::plugin::agent as agent_world;
+use bindings::handler::exports::waypost::plugin::handler as handler_world;
+use bindings::observer::exports::waypost::plugin::observer as observer_world;
+use bindings::provider::exports::waypost::plugin::provider as provider_world;
+
+/// What runs a plugin's code.
+pub trait Executor: Send + Sync {
+    /// Runs one call to its end. When `call.cancel` fires or the deadline passes, the code is stopped and gone before this
+    /// resolves. A journal makes it the call of an agent.
+    fn execute<'a>(
+        &'a self,
+        plugin: &'a Loaded,
+        call: &'a Call,
+        sink: &'a Sink,
+        journal: Option<Arc<Journal>>,
+    ) -> BoxFuture<'a, Result<Json, CallError>>;
+}
+
+/// Runs plugins in the hub's own process, inside their wasmtime sandboxes.
+pub struct InProcess {
+    engine: Arc<Engine>,
+    services: Arc<Services>,
+}
+
+impl InProcess {
+    /// An executor on this engine, offering these services.
+    pub fn new(engine: Arc<Engine>, services: Arc<Services>) -> Self {
+        Self { engine, services }
+    }
+
+    async fn run(
+        &self,
+        plugin: &Loaded,
+        call: &Call,
+        sink: &Sink,
+        journal: Option<Arc<Journal>>,
+    ) -> Result<Json, CallError> {
+        let _place = place(plugin).await?;
+        let mut store = self.engine.store(CallState::new(CallContext {
+            call: call.clone(),
+            sink: sink.clone(),
+            plugin: Arc::clone(&plugin.facts),
+            services: Arc::clone(&self.services),
+            journal,
+        }));
+        match enter(plugin, call, &mut store).await {
+            Ok(Ok(reply)) => accept(plugin, reply),
+            Ok(Err(error)) => Err(CallError::from(error).blame(Blame::Plugin)),
+            Err(error) => Err(fault(plugin, call, &store, &error)),
+        }
+    }
+}
+
+impl Executor for InProcess {
+    fn execute<'a>(
+        &'a self,
+        plugin: &'a Loaded,
+        call: &'a Call,
+        sink: &'a Sink,
+        journal: Option<Arc<Journal>>,
+    ) -> BoxFuture<'a, Result<Json, CallError>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                end = self.run(plugin, call, sink, journal) => end,
+                // The store goes with the other future: the guest is stopped and what it called is cancelled.
+                () = call.cancel.cancelled() => Err(CallError::stopped(call)),
+            }
+        })
+    }
+}
+
+/// A place to run in, waiting in a bounded queue for one.
+async fn place(plugin: &Loaded) -> Result<SemaphorePermit<'_>, CallError> {
+    if let Ok(place) = plugin.places.try_acquire() {
+        return Ok(place);
+    }
+    let limits = &plugin.facts.limits;
+    let Ok(_waiting) = plugin.queue.try_acquire() else {
+        let message = format!(
+            "plugin `{}` is busy: {} calls run and {} wait, the limits `concurrency` and `queue` of [limits.plugin]",
+            plugin.facts.id, limits.concurrency, limits.queue
+        );
+        return Err(CallError::new(ErrorKind::Limit, message));
+    };
+    plugin.places.acquire().await.map_err(|_| CallError::new(ErrorKind::Unavailable, "the plugin was unloaded"))
+}
+
+/// A reply that is small enough and is JSON.
+fn accept(plugin: &Loaded, reply: String) -> Result<Json, CallError> {
+    let most = plugin.facts.limits.reply;
+    if reply.len() > most {
+        let message = format!(
+            "plugin `{}` answered with {} bytes, the limit is {most}: `reply` of [limits.plugin]",
+            plugin.facts.id,
+            reply.len()
+        );
+        return Err(CallError::new(ErrorKind::Limit, message).blame(Blame::Plugin));
+    }
+    Json::parse(reply).map_err(|error| {
+        let message = format!("plugin `{}` answered with something else: {}", plugin.facts.id, error.message);
+        CallError::new(ErrorKind::Invalid, message).blame(Blame::Plugin)
+    })
+}
+
+/// What it means that a guest ended without an answer.
+fn fault(plugin: &Loaded, call: &Call, store: &Store<CallState>, error: &wasmtime::Error) -> CallError {
+    let id = &plugin.facts.id;
+    if call.deadline.passed() || call.cancel.is_cancelled() {
+        return CallError::stopped(call);
+    }
+    if let Some(hit) = store.data().meter.hit() {
+        let message = format!(
+            "plugin `{id}` needs more than {}, its limit `{}`: raise it in [limits.plugin]",
+            hit.most, hit.limit
+        );
+        return CallError::new(ErrorKind::Limit, message).blame(Blame::Plugin);
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        let message = "no place for another sandbox: lower the concurrency of plugins or raise `calls` in [limits]";
+        return CallError::new(ErrorKind::Limit, message);
+    }
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        let message = format!("plugin `{id}` trapped: {trap}; `waypost plugin logs {id}` shows what it said");
+        return CallError::new(ErrorKind::Trapped, message);
+    }
+    let message = format!("plugin `{id}` was stopped: {:#}", error.root_cause());
+    CallError::new(ErrorKind::Trapped, message)
+}
+
+type Entered = wasmtime::Result<Result<String, wit::CallError>>;
+
+/// Instantiates the component and calls the export of its role.
+async fn enter(plugin: &Loaded, call: &Call, store: &mut Store<CallState>) -> Entered {
+    match &plugin.linked {
+        Linked::Handler(pre) => {
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let end = instance.waypost_plugin_handler().call_handle(store, &incoming(call)).await?;
+            Ok(end.map(|reply| reply.message))
+        }
+        Linked::Provider(pre) => {
+            let instance = pre.instantiate_async(&mut *store).await?;
+            operate(instance.waypost_plugin_provider(), call, store).await
+        }
+        Linked::Agent(pre) => {
+            let task = match call.message.to::<Task>() {
+                Ok(task) => task.into_wit(call),
+                Err(error) => return Ok(Err(error.into())),
+            };
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let end = instance.waypost_plugin_agent().call_run(store, &task).await?;
+            Ok(end.and_then(|outcome| json(&Outcome { message: outcome.message })))
+        }
+        Linked::Observer(pre) => {
+            let notification = match call.message.to::<Notice>() {
+                Ok(notice) => notice.into_wit(),
+                Err(error) => return Ok(Err(error.into())),
+            };
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let end = instance.waypost_plugin_observer().call_notice(store, &notification).await?;
+            Ok(end.map(|()| "null".to_owned()))
+        }
+    }
+}
+
+fn incoming(call: &Call) -> handler_world::Incoming {
+    handler_world::Incoming {
+        id: call.id.to_string(),
+        kind: call.name.kind.to_string(),
+        action: call.name.action.as_deref().map(str::to_owned),
+        message: call.message.as_str().to_owned(),
+        project: call.principal.project.to_string(),
+        run: call.principal.run.as_deref().map(str::to_owned),
+        environment: call.scope.environment.as_deref().map(str::to_owned),
+        time_left_ms: u64::try_from(call.deadline.left().as_millis()).unwrap_or(u64::MAX),
+        meta: Vec::new(),
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String, wit::CallError> {
+    Json::of(value).map(|json| json.as_str().to_owned()).map_err(Into::into)
+}
+
+/// The message of `provider:create` and `provider:reconnect`, and with fewer fields of the others.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Wanted {
+    /// The environment's id.
+    pub environment: String,
+    /// How the provider finds the place again.
+    pub resource_id: String,
+    /// The provider's settings.
+    pub settings: Option<Json>,
+}
+
+/// The reply of `provider:create` and `provider:reconnect`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// How the provider finds the place again.
+    pub resource_id: String,
+    /// How the loop there is driven.
+    pub runtime: Runtime,
+}
+
+/// How the hub reaches a loop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Runtime {
+    /// An agent component inside the hub, working in this folder of the hub's.
+    Component {
+        /// As `waypost:workspace/folders` named it.
+        folder: String,
+    },
+}
+
+/// The reply of `provider:inspect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// It is there.
+    Ready,
+    /// It is there and cannot be used now.
+    Disconnected,
+    /// It is gone.
+    Gone,
+}
+
+async fn operate(provider: &provider_world::Guest, call: &Call, store: &mut Store<CallState>) -> Entered {
+    let wanted: Wanted = match call.message.to() {
+        Ok(wanted) => wanted,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let place = |place: provider_world::Place| {
+        let provider_world::Runtime::Component(folder) = place.runtime;
+        json(&Place { resource_id: place.resource_id, runtime: Runtime::Component { folder } })
+    };
+    Ok(match call.name.action() {
+        "create" => {
+            let settings = wanted.settings.map_or_else(|| "{}".to_owned(), |json| json.as_str().to_owned());
+            let wanted = provider_world::Wanted {
+                environment: wanted.environment,
+                project: call.principal.project.to_string(),
+                settings,
+                meta: Vec::new(),
+            };
+            provider.call_create(store, &wanted).await?.and_then(place)
+        }
+        "reconnect" => {
+            provider.call_reconnect(store, &wanted.environment, &wanted.resource_id).await?.and_then(place)
+        }
+        "inspect" => provider.call_inspect(store, &wanted.resource_id).await?.and_then(|health| {
+            json(&match health {
+                provider_world::Health::Ready => Health::Ready,
+                provider_world::Health::Disconnected => Health::Disconnected,
+                provider_world::Health::Gone => Health::Gone,
+            })
+        }),
+        "teardown" => provider.call_teardown(store, &wanted.resource_id).await?.map(|()| "null".to_owned()),
+        other => Err(CallError::new(ErrorKind::NotFound, format!("a provider has no operation `{other}`")).into()),
+    })
+}
+
+/// The message of `agent:run`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Task {
+    /// The thread's id.
+    pub thread: String,
+    /// What the person wrote.
+    pub prompt: String,
+    /// The thread so far, oldest first.
+    pub history: Vec<Turn>,
+    /// Inference calls that it may make.
+    pub max_steps: u32,
+    /// Tokens that it may use.
+    pub max_tokens: u64,
+    /// The agent's own settings.
+    pub settings: Json,
+}
+
+/// One earlier prompt of a thread and what came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Turn {
+    /// What the person wrote.
+    pub prompt: String,
+    /// What the agent answered.
+    pub answer: String,
+}
+
+/// The reply of `agent:run`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The answer for the person.
+    pub message: String,
+}
+
+impl Task {
+    fn into_wit(self, call: &Call) -> agent_world::Task {
+        agent_world::Task {
+            run: call.principal.run.as_deref().unwrap_or_default().to_owned(),
+            thread: self.thread,
+            prompt: self.prompt,
+            history: self
+                .history
+                .into_iter()
+                .map(|turn| agent_world::Turn { prompt: turn.prompt, answer: turn.answer })
+                .collect(),
+            max_steps: self.max_steps,
+            max_tokens: self.max_tokens,
+            settings: self.settings.as_str().to_owned(),
+            meta: Vec::new(),
+        }
+    }
+}
+
+/// The message of `observer:notice`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Notice {
+    /// The call's id.
+    pub id: String,
+    /// What was asked for.
+    pub kind: String,
+    /// The action of the kind.
+    pub action: Option<String>,
+    /// The canonical message.
+    pub message: Json,
+    /// The reply; none when it failed.
+    pub reply: Option<Json>,
+    /// How it failed; none when it did not.
+    pub error: Option<CallError>,
+    /// The run that it belonged to.
+    pub run: Option<String>,
+    /// Notifications dropped before this one.
+    pub lagged: u64,
+}
+
+impl Notice {
+    fn into_wit(self) -> observer_world::Notification {
+        observer_world::Notification {
+            id: self.id,
+            kind: self.kind,
+            action: self.action,
+            message: self.message.as_str().to_owned(),
+            end: match self.error {
+                Some(error) => Err(error.into()),
+                None => Ok(self.reply.unwrap_or_else(Json::null).as_str().to_owned()),
+            },
+            run: self.run,
+            lagged: self.lagged,
+            meta: Vec::new(),
+        }
+    }
+}

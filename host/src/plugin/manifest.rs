@@ -1,0 +1,176 @@
+//! A plugin's manifest: what a component says of itself, and what it asks for.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Grants, PluginLimits, bytes_option, duration_option};
+use crate::error::{Blame, Error, ErrorKind, Result};
+
+/// The file beside a component, or built in with it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Manifest {
+    /// Its name in routes and logs: lower-case letters, digits and `-`, at most 64.
+    pub id: String,
+    /// Its version, for people.
+    pub version: String,
+    /// Which world it implements.
+    pub role: Role,
+    /// One line about it.
+    #[serde(default)]
+    pub description: String,
+    /// For handlers: the calls it executes, as patterns.
+    #[serde(default)]
+    pub serves: Vec<String>,
+    /// What it asks for.
+    #[serde(default)]
+    pub grants: Grants,
+    /// Limits smaller than the operator's.
+    #[serde(default)]
+    pub limits: Asked,
+}
+
+/// The roles that a plugin can play, one for each world in `wit/plugin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Executes calls.
+    Handler,
+    /// Makes environments.
+    Provider,
+    /// Is an agent loop.
+    Agent,
+    /// Watches.
+    Observer,
+}
+
+impl Role {
+    /// The word in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Handler => "handler",
+            Self::Provider => "provider",
+            Self::Agent => "agent",
+            Self::Observer => "observer",
+        }
+    }
+
+    /// The interface that a component of this role exports.
+    pub fn export(self) -> &'static str {
+        match self {
+            Self::Handler => "waypost:plugin/handler@0.1.0",
+            Self::Provider => "waypost:plugin/provider@0.1.0",
+            Self::Agent => "waypost:plugin/agent@0.1.0",
+            Self::Observer => "waypost:plugin/observer@0.1.0",
+        }
+    }
+}
+
+/// `[limits]` of a manifest. What is not given is the operator's; what is larger than the operator's counts as that.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Asked {
+    #[serde(with = "bytes_option")]
+    memory: Option<usize>,
+    #[serde(with = "bytes_option")]
+    reply: Option<usize>,
+    concurrency: Option<usize>,
+    /// The time for one call.
+    #[serde(with = "duration_option")]
+    pub timeout: Option<Duration>,
+}
+
+impl Asked {
+    /// The operator's limits, made smaller where the manifest asks for less.
+    pub fn within(&self, operator: &PluginLimits) -> PluginLimits {
+        let least = |asked: Option<usize>, most: usize| asked.map_or(most, |asked| asked.min(most));
+        PluginLimits {
+            memory: least(self.memory, operator.memory),
+            reply: least(self.reply, operator.reply),
+            concurrency: least(self.concurrency, operator.concurrency),
+            ..operator.clone()
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest; the error names the file, the line and the remedy.
+    pub fn parse(file: &str, text: &str) -> Result<Self> {
+        let wrong = |message: String| Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin);
+        let manifest: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or(text).matches('\n').count() + 1);
+            wrong(format!("{file}, line {line}: {}", error.message()))
+        })?;
+        let id_fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if manifest.id.is_empty() || manifest.id.len() > 64 || !manifest.id.chars().all(id_fits) {
+            let id = manifest.id.escape_debug();
+            return Err(wrong(format!("{file}: `{id}` is not an id; use lower-case letters, digits and `-`, at most 64")));
+        }
+        if manifest.role == Role::Handler && manifest.serves.is_empty() {
+            return Err(wrong(format!("{file}: a handler says what it executes, as in `serves = [\"inference\"]`")));
+        }
+        if manifest.role != Role::Handler && !manifest.serves.is_empty() {
+            let role = manifest.role.as_str();
+            return Err(wrong(format!("{file}: `serves` is for handlers, this is a plugin of the role {role}; remove it")));
+        }
+        for pattern in manifest.serves.iter().chain(&manifest.grants.gateway) {
+            if pattern != "*" && pattern.parse::<crate::call::CallName>().is_err() {
+                let pattern = pattern.escape_debug();
+                return Err(wrong(format!(
+                    "{file}: `{pattern}` is not a pattern of calls; write `*`, `kind`, `kind:*` or `kind:action`"
+                )));
+            }
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn error(text: &str) -> String {
+        Manifest::parse("x.toml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_remedy() {
+        let head = "version = \"1\"\nrole = \"handler\"\n";
+        assert_eq!(
+            error(&format!("id = \"A b\"\n{head}serves = [\"x\"]")),
+            "x.toml: `A b` is not an id; use lower-case letters, digits and `-`, at most 64"
+        );
+        assert_eq!(
+            error(&format!("id = \"a\"\n{head}")),
+            "x.toml: a handler says what it executes, as in `serves = [\"inference\"]`"
+        );
+        assert_eq!(
+            error("id = \"a\"\nversion = \"1\"\nrole = \"agent\"\nserves = [\"x\"]"),
+            "x.toml: `serves` is for handlers, this is a plugin of the role agent; remove it"
+        );
+        assert_eq!(
+            error(&format!("id = \"a\"\n{head}serves = [\"x:\"]")),
+            "x.toml: `x:` is not a pattern of calls; write `*`, `kind`, `kind:*` or `kind:action`"
+        );
+        assert!(error(&format!("id = \"a\"\n{head}serves = [\"x\"]\nnetwork = true")).starts_with(
+            "x.toml, line 5: unknown field `network`"
+        ));
+        assert!(error("id = \"a\"\nversion = \"1\"\nrole = \"root\"").starts_with("x.toml, line 3: unknown variant `root`"));
+    }
+
+    #[test]
+    fn a_manifest_can_only_ask_for_less() {
+        let text = "id = \"a\"\nversion = \"1\"\nrole = \"handler\"\nserves = [\"x\"]\n[limits]\nmemory = \"1GiB\"\nreply = \"1KiB\"";
+        let limits = Manifest::parse("x.toml", text).unwrap().limits.within(&PluginLimits::default());
+        assert_eq!((limits.memory, limits.reply), (64 << 20, 1 << 10));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,200}") {
+            drop(Manifest::parse("x.toml", &text));
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Threads and runs: one prompt's life, from accepted to its one end, across restarts.
+//!
+//! A run is acknowledged when its acceptance is on disk. After a crash, runs that had no end are taken up again: calls that
+//! may have had an effect are settled first, then the agent is run from the start and answered from the log (`journal`).
+//! Not here: what an agent is, or where it runs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::call::{Call, CallError, CallName, Json, Principal, PrincipalKind, Rights};
+use crate::config::Agent;
+use crate::dispatch::Dispatcher;
+use crate::environment::{Environments, NewEnvironment, short_id};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{Append, Body, EventLog, NewEvent, Noun, Record, RecordQuery};
+use crate::plugin::execute::{Outcome, Task, Turn};
+use crate::runtimes::{self, Drive};
+
+pub mod journal;
+mod recovery;
+
+use journal::{Budget, Journal};
+
+/// Where a run is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// On disk; nothing has begun.
+    Accepted,
+    /// Its environment is being made ready.
+    Starting,
+    /// Its agent works.
+    Running,
+    /// Its agent waits for a person.
+    Waiting,
+    /// The agent was done.
+    Completed,
+    /// It ended with an error.
+    Failed,
+    /// A person ended it.
+    Cancelled,
+}
+
+impl State {
+    /// The states of runs that have not ended.
+    pub const OPEN: [Self; 4] = [Self::Accepted, Self::Starting, Self::Running, Self::Waiting];
+
+    /// The word in records and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn event(self) -> &'static str {
+        match self {
+            Self::Accepted => "run.accepted",
+            Self::Starting => "run.starting",
+            Self::Running => "run.running",
+            Self::Waiting => "run.waiting",
+            Self::Completed => "run.completed",
+            Self::Failed => "run.failed",
+            Self::Cancelled => "run.cancelled",
+        }
+    }
+
+    /// Whether a run in this state has ended.
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// Whether a run in this state may come into the next one. A run that is taken up again starts again.
+    pub fn may_become(self, next: Self) -> bool {
+        match next {
+            Self::Accepted => false,
+            Self::Starting => !self.ended(),
+            Self::Running => matches!(self, Self::Starting | Self::Waiting),
+            Self::Waiting => self == Self::Running,
+            Self::Completed => matches!(self, Self::Running | Self::Waiting),
+            Self::Failed | Self::Cancelled => !self.ended(),
+        }
+    }
+}
+
+/// The record of one run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// Unique for ever, and the time when it was accepted.
+    pub id: Arc<str>,
+    /// Who owns it.
+    pub project: Arc<str>,
+    /// The conversation that it is part of.
+    pub thread: Arc<str>,
+    /// The run whose agent started this one.
+    pub parent: Option<Arc<str>>,
+    /// What the person wrote.
+    pub prompt: String,
+    /// The agent that works on it.
+    pub agent: Arc<str>,
+    /// What the environment is made of, when it has to be made.
+    pub environment_wanted: NewEnvironment,
+    /// Where it runs.
+    pub environment: Option<Arc<str>>,
+    /// The agent's own settings.
+    pub settings: Json,
+    /// Where it is in its life.
+    pub state: State,
+    /// What the agent answered.
+    pub answer: Option<String>,
+    /// Why it failed.
+    pub error: Option<CallError>,
+}
+
+/// A prompt with all that may come with it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct NewRun {
+    /// What the person wrote.
+    pub prompt: String,
+    /// The conversation to go on with; a new one when none is named.
+    pub thread: Option<String>,
+    /// The agent; the configured one when none is named.
+    pub agent: Option<String>,
+    /// An environment that exists; a new one is made when none is named.
+    pub environment: Option<String>,
+    /// What a new environment shall be.
+    pub new_environment: NewEnvironment,
+    /// The agent's own settings.
+    pub settings: Option<Json>,
+}
+
+/// The longest prompt, in bytes.
+const PROMPT: usize = 1 << 20;
+
+/// The runs of this hub.
+pub struct Runs {
+    log: Arc<dyn EventLog>,
+    dispatcher: Arc<Dispatcher>,
+    environments: Arc<Environments>,
+    budget: Agent,
+    default_agent: Arc<str>,
+    agents: Semaphore,
+    most_agents: usize,
+    /// Runs that are under way here, by id, with their thread and the token that ends them.
+    open: Mutex<HashMap<Arc<str>, Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    thread: Arc<str>,
+    cancel: CancellationToken,
+}
+
+impl Runs {
+    /// The runs that the log has records of.
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        dispatcher: Arc<Dispatcher>,
+        environments: Arc<Environments>,
+        config: &crate::config::Config,
+    ) -> Self {
+        Self {
+            log,
+            dispatcher,
+            environments,
+            budget: config.agent.clone(),
+            default_agent: config.hub.agent.as_str().into(),
+            agents: Semaphore::new(config.limits.agents),
+            most_agents: config.limits.agents,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Accepts a prompt: when this resolves, the run is on disk and under way.
+    pub async fn start(self: &Arc<Self>, project: &Arc<str>, new: NewRun) -> Result<Run> {
+        let prompt = new.prompt.trim();
+        if prompt.is_empty() || new.prompt.len() > PROMPT {
+            let message = format!("a prompt has 1 to {PROMPT} bytes, this one has {}", new.prompt.len());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if let Some(environment) = &new.environment {
+            self.environments.get(environment).await?;
+        }
+        let thread: Arc<str> = match &new.thread {
+            Some(thread) => {
+                self.thread(project, thread).await?;
+                thread.as_str().into()
+            }
+            None => format!("thread-{}", short_id()).into(),
+        };
+        let id: Arc<str> = Uuid::now_v7().to_string().into();
+        let cancel = self.enter(&id, &thread)?;
+        let run = Run {
+            id: Arc::clone(&id),
+            project: Arc::clone(project),
+            thread,
+            parent: None,
+            prompt: new.prompt,
+            agent: new.agent.map_or_else(|| Arc::clone(&self.default_agent), Into::into),
+            environment_wanted: new.new_environment,
+            environment: new.environment.map(Into::into),
+            settings: new.settings.unwrap_or_else(|| Json::from(serde_json::json!({}))),
+            state: State::Accepted,
+            answer: None,
+            error: None,
+        };
+        if let Err(error) = self.accept(&run, new.thread.is_none()).await {
+            self.leave(&id);
+            return Err(error);
+        }
+        self.carry(run.clone(), cancel);
+        Ok(run)
+    }
+
+    /// Ends a run; one that has ended stays as it is.
+    pub async fn cancel(&self, id: &str) -> Result<Run> {
+        let run = self.get(id).await?;
+        if let Some(open) = self.opened().get(id) {
+            open.cancel.cancel();
+        }
+        Ok(run)
+    }
+
+    /// The record of one.
+    pub async fn get(&self, id: &str) -> Result<Run> {
+        let record = self.log.record(Noun::Run, id).await?;
+        let record = record.ok_or_else(|| {
+            let message = format!("there is no run `{}`; `waypost run ls` lists them", id.escape_debug());
+            Error::new(ErrorKind::NotFound, message)
+        })?;
+        read(&record.body)
+    }
+
+    /// The runs of a project, newest first.
+    pub async fn list(&self, project: &Arc<str>, limit: usize) -> Result<Vec<Run>> {
+        let query = RecordQuery { noun: Noun::Run, project: Some(Arc::clone(project)), states: Vec::new(), limit };
+        self.log.records(query).await?.iter().map(|record| read(&record.body)).collect()
+    }
+
+    /// Takes up the runs that had not ended when the hub did.
+    pub async fn resume(self: &Arc<Self>) -> Result<usize> {
+        let states = State::OPEN.iter().map(|state| state.as_str().to_owned()).collect();
+        let query = RecordQuery { noun: Noun::Run, project: None, states, limit: 10_000 };
+        let records = self.log.records(query).await?;
+        for record in &records {
+            let run = read(&record.body)?;
+            recovery::settle(&*self.log, &run.id).await?;
+            let cancel = self.enter(&run.id, &run.thread)?;
+            self.carry(run, cancel);
+        }
+        Ok(records.len())
+    }
+
+    /// Notes that a run waits for a person, or no longer does.
+    pub async fn waits(&self, id: &str, waiting: bool) -> Result<()> {
+        let run = self.get(id).await?;
+        let next = if waiting { State::Waiting } else { State::Running };
+        if run.state.may_become(next) {
+            self.become_(run, next).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends every run that is under way here, without an end in the log: they are taken up at the next start.
+    pub fn suspend(&self) {
+        self.agents.close();
+    }
+
+    fn carry(self: &Arc<Self>, run: Run, cancel: CancellationToken) {
+        let runs = Arc::clone(self);
+        tokio::spawn(async move {
+            let id = Arc::clone(&run.id);
+            if let Err(error) = runs.life(run, &cancel).await {
+                tracing::error!(run = %id, error = %error.chain(), "a run could not be carried to its end");
+            }
+            runs.leave(&id);
+        });
+    }
+
+    /// Everything between accepted and the end.
+    async fn life(&self, run: Run, cancel: &CancellationToken) -> Result<()> {
+        let mut run = self.become_(run, State::Starting).await?;
+        let worked = self.work(&mut run, cancel).await;
+        let run = self.get(&run.id).await?;
+        let (next, run) = match worked {
+            Ok(outcome) => (State::Completed, Run { answer: Some(outcome.message), ..run }),
+            Err(_) if cancel.is_cancelled() => (State::Cancelled, run),
+            Err(error) => (State::Failed, Run { error: Some(error), ..run }),
+        };
+        self.become_(run, next).await.map(drop)
+    }
+
+    async fn work(&self, run: &mut Run, cancel: &CancellationToken) -> Result<Outcome, CallError> {
+        let _place = self.place(cancel).await?;
+        let environment = match &run.environment {
+            Some(id) => self.environments.ready(id).await?,
+            None => self.environments.create(&run.project, run.environment_wanted.clone()).await?,
+        };
+        run.environment = Some(Arc::clone(&environment.id));
+        let scope = self.environments.scope(&environment)?;
+        *run = self.become_(run.clone(), State::Running).await?;
+        let uuid = Uuid::parse_str(&run.id)
+            .map_err(|_| CallError::new(ErrorKind::Internal, "the id of a run is not one of this hub"))?;
+        let budget = Budget { steps: self.budget.steps, tokens: self.budget.tokens };
+        let past = recovery::past(&*self.log, &run.id).await?;
+        let principal = Principal {
+            project: Arc::clone(&run.project),
+            run: Some(Arc::clone(&run.id)),
+            kind: PrincipalKind::Hub,
+            id: "runs".into(),
+            rights: Rights::all(),
+        };
+        let task = Task {
+            thread: run.thread.to_string(),
+            prompt: run.prompt.clone(),
+            history: self.history(run).await?,
+            max_steps: budget.steps,
+            max_tokens: budget.tokens,
+            settings: run.settings.clone(),
+        };
+        let name = CallName::new("agent", Some("run"));
+        let mut call = Call::new(name, Json::of(&task)?, Arc::new(principal), Arc::clone(&scope), self.budget.time);
+        call.cancel = cancel.child_token();
+        let journal = Arc::new(Journal::new(uuid, budget, past));
+        let drive = Drive { call, agent: &run.agent, environment: &environment, scope, journal };
+        runtimes::drive(&self.dispatcher, drive).await
+    }
+
+    /// A place among the agents that run at the same time.
+    async fn place(&self, cancel: &CancellationToken) -> Result<tokio::sync::SemaphorePermit<'_>, CallError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(CallError::new(ErrorKind::Cancelled, "the run was cancelled before it began")),
+            place = self.agents.acquire() => place.map_err(|_| {
+                let message = format!("the hub is stopping, {} agents and all", self.most_agents);
+                CallError::new(ErrorKind::Unavailable, message)
+            }),
+        }
+    }
+
+    /// What was said before in the thread.
+    async fn history(&self, run: &Run) -> Result<Vec<Turn>> {
+        let mut turns: Vec<Turn> = self
+            .list(&run.project, 1000)
+            .await?
+            .into_iter()
+            // Ids are ordered by time: what came later is not yet known when a run is taken up again.
+            .filter(|other| other.thread == run.thread && other.id < run.id && other.state == State::Completed)
+            .map(|other| Turn { prompt: other.prompt, answer: other.answer.unwrap_or_default() })
+            .collect();
+        turns.reverse();
+        Ok(turns)
+    }
+
+    async fn thread(&self, project: &Arc<str>, id: &str) -> Result<()> {
+        let record = self.log.record(Noun::Thread, id).await?;
+        if record.is_some_and(|record| record.project == *project) {
+            return Ok(());
+        }
+        let message = format!("there is no thread `{}`; a run without one starts its own", id.escape_debug());
+        Err(Error::new(ErrorKind::NotFound, message))
+    }
+
+    async fn accept(&self, run: &Run, new_thread: bool) -> Result<()> {
+        let mut events = Vec::new();
+        if new_thread {
+            let body = Json::from(serde_json::json!({ "id": run.thread, "project": run.project }));
+            let record = Record {
+                noun: Noun::Thread,
+                id: Arc::clone(&run.thread),
+                project: Arc::clone(&run.project),
+                state: "open".to_owned(),
+                body: body.clone(),
+            };
+            events.push(NewEvent { kind: "thread.opened", call: None, body: Body::Json(body), record: Some(record) });
+        }
+        events.push(event(run)?);
+        let append = Append { run: Arc::clone(&run.id), expected_seq: Some(0), events };
+        self.log.append(append).await?.durable().await.map(drop)
+    }
+
+    async fn become_(&self, mut run: Run, next: State) -> Result<Run> {
+        if !run.state.may_become(next) {
+            let message = format!("run {} is {} and cannot become {}", run.id, run.state.as_str(), next.as_str());
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
+        run.state = next;
+        self.log.append(Append::one(Arc::clone(&run.id), event(&run)?)).await?.durable().await?;
+        Ok(run)
+    }
+
+    /// Enters a run among those under way. A thread runs one thing at a time.
+    fn enter(&self, id: &Arc<str>, thread: &Arc<str>) -> Result<CancellationToken> {
+        let mut open = self.opened();
+        if let Some((other, _)) = open.iter().find(|(_, open)| open.thread == *thread) {
+            let message = format!("thread `{thread}` is busy with run {other}; wait for its end or cancel it");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        let cancel = CancellationToken::new();
+        open.insert(Arc::clone(id), Open { thread: Arc::clone(thread), cancel: cancel.clone() });
+        Ok(cancel)
+    }
+
+    fn leave(&self, id: &str) {
+        self.opened().remove(id);
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn event(run: &Run) -> Result<NewEvent> {
+    let body = Json::of(run).map_err(|error| Error::new(error.kind, error.message))?;
+    let record = Record {
+        noun: Noun::Run,
+        id: Arc::clone(&run.id),
+        project: Arc::clone(&run.project),
+        state: run.state.as_str().to_owned(),
+        body: body.clone(),
+    };
+    Ok(NewEvent { kind: run.state.event(), call: None, body: Body::Json(body), record: Some(record) })
+}
+
+fn read(body: &Json) -> Result<Run> {
+    body.to().map_err(|error| {
+        Error::new(ErrorKind::Internal, format!("a record of a run cannot be read: {}", error.message))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [State; 7] = [
+        State::Accepted,
+        State::Starting,
+        State::Running,
+        State::Waiting,
+        State::Completed,
+        State::Failed,
+        State::Cancelled,
+    ];
+
+    #[test]
+    fn an_end_is_an_end_and_every_open_run_can_fail_or_be_cancelled() {
+        for state in ALL {
+            let ways_on: Vec<State> = ALL.into_iter().filter(|next| state.may_become(*next)).collect();
+            if state.ended() {
+                assert!(ways_on.is_empty(), "{state:?} goes on to {ways_on:?}");
+            } else {
+                assert!(State::OPEN.contains(&state));
+                assert!(ways_on.contains(&State::Failed) && ways_on.contains(&State::Cancelled));
+                assert!(ways_on.contains(&State::Starting), "{state:?} cannot be taken up again");
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! A loop that is an agent component inside the hub.
+
+use super::{Drive, outcome};
+use crate::call::CallError;
+use crate::dispatch::Dispatcher;
+use crate::error::{Blame, ErrorKind};
+use crate::plugin::execute::Outcome;
+
+pub(super) async fn drive(dispatcher: &Dispatcher, drive: Drive<'_>) -> Result<Outcome, CallError> {
+    let mut call = drive.call;
+    call.scope = drive.scope;
+    let reply = dispatcher.operate(call, drive.agent, Some(drive.journal.clone())).await;
+    // Whatever the agent made of it: another call than before means that the log does not describe this run.
+    if let Some(diverged) = drive.journal.diverged() {
+        return Err(CallError::new(ErrorKind::Other, diverged).blame(Blame::Plugin));
+    }
+    outcome(&reply.result?)
+}

@@ -1,0 +1,87 @@
+//! The ways in: one file for each wire format, and the list of them, [`router`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::error::Result;
+use crate::hub::Hub;
+
+pub mod api;
+pub mod direct_socket;
+pub mod gate;
+pub mod token;
+
+/// Connections at the same time.
+const CONNECTIONS: usize = 1024;
+
+/// Time for the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// Everything that the hub serves on its address, behind the gate that checks Host, Origin and token.
+pub fn router(hub: &Arc<Hub>, listen: &str, token: &str) -> Result<Router> {
+    let gate = Arc::new(gate::Gate::new(listen));
+    let socket = direct_socket::DirectSocket::new(
+        Arc::clone(&hub.gateway),
+        Arc::clone(&hub.project),
+        &hub.config.connections,
+        direct_socket::Limits::default(),
+    )?;
+    let api = api::router(Arc::clone(hub))
+        .layer(from_fn_with_state(gate::TokenDigest::of(token), token::bearer))
+        .layer(from_fn_with_state(Arc::clone(&gate), gate::guard));
+    Ok(api.merge(socket.routes(gate)))
+}
+
+/// Serves until told to stop; connections that are open then are cut, since what they asked for is in the log.
+pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) -> Result<()> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    tokio::pin!(stop);
+    let mut open = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => return Ok(()),
+            Some(_) = open.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, place)) = accepted else { continue };
+        let service = TowerToHyperService::new(router.clone());
+        open.spawn(async move {
+            let mut builder = Builder::new(TokioExecutor::new());
+            // Without a timer the limit on the head would be no limit at all.
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(128 << 10).max_headers(64);
+            let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            if let Err(error) = served {
+                tracing::debug!(error, "a connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// The next connection, as soon as there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            drop(stream.set_nodelay(true));
+            Some((stream, place))
+        }
+        Err(error) => {
+            // Out of descriptors, mostly: the place is given back, and others may close theirs meanwhile.
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::task::yield_now().await;
+            None
+        }
+    }
+}

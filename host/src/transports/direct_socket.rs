@@ -1,0 +1,351 @@
+//! The direct socket: an outside process on `/plugins`, as one of the gateway's carriers.
+//!
+//! It names itself (`providerId`), proves it with its token, and from then on holds the claim that it may hold and
+//! hears of locally handled calls. Nothing is sent to it but requests, notifications and answers. Not here: what its
+//! frames look like (`frames`), and which replies count ([`crate::gateway`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use futures::{SinkExt, StreamExt};
+use serde::Deserialize;
+use tokio::sync::{Notify, mpsc};
+use uuid::Uuid;
+
+use super::gate::{self, Gate, TokenDigest};
+use crate::call::{CallError, Json, Target};
+use crate::config::Connection;
+use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::gateway::{Attached, Gateway};
+
+mod carrier;
+mod frames;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use carrier::{Outgoing, SocketCarrier};
+use frames::{ClientBody, ClientFrame, Malformed, Order, Outcome};
+
+/// Bad frames (not one JSON object) after which the connection is closed.
+const STRIKES: u32 = 3;
+
+/// How long a connection is waited for, and how much it may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Size of one message from the connection. Default 16 MiB.
+    pub message: usize,
+    /// Requests and answers that wait to be written; more wait with their callers. Default 256.
+    pub outgoing: usize,
+    /// Notifications that wait to be written; more are dropped and counted. Default 1,024.
+    pub notifications: usize,
+    /// Bytes of notifications that wait to be written. Default 32 MiB.
+    pub notification_bytes: usize,
+    /// Time in which the connection must take one frame. Default 10 s.
+    pub stall: Duration,
+    /// Time between pings. Default 20 s.
+    pub ping: Duration,
+    /// Time from a ping to its pong. Default 10 s.
+    pub pong: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message: 16 << 20,
+            outgoing: 256,
+            notifications: 1024,
+            notification_bytes: 32 << 20,
+            stall: Duration::from_secs(10),
+            ping: Duration::from_secs(20),
+            pong: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// Size of one message to the connection: an original message and its result, and what is around them.
+    fn frame(&self) -> usize {
+        self.message.saturating_mul(2).saturating_add(64 << 10)
+    }
+}
+
+/// Who may connect, and to what.
+pub struct DirectSocket {
+    gateway: Arc<Gateway>,
+    project: Arc<str>,
+    members: Vec<Arc<Member>>,
+    limits: Limits,
+}
+
+/// One `[[connection]]`.
+struct Member {
+    name: Arc<str>,
+    token: TokenDigest,
+    claim: Vec<String>,
+}
+
+impl DirectSocket {
+    /// The socket of one project, for the connections of the configuration.
+    pub fn new(gateway: Arc<Gateway>, project: Arc<str>, connections: &[Connection], limits: Limits) -> Result<Self> {
+        let members = connections.iter().map(|connection| {
+            let token = TokenDigest::from_hex(&connection.token_sha256).map_err(|error| {
+                let message = format!("[[connection]] `{}`: `token-sha256` is wrong", connection.name);
+                Error::new(ErrorKind::Invalid, message)
+                    .blame(Blame::Operator)
+                    .because(error)
+            })?;
+            Ok(Arc::new(Member {
+                name: connection.name.as_str().into(),
+                token,
+                claim: connection.claim.clone(),
+            }))
+        });
+        let members = members.collect::<Result<_>>()?;
+        Ok(Self {
+            gateway,
+            project,
+            members,
+            limits,
+        })
+    }
+
+    /// The route `/plugins`, behind the gate.
+    pub fn routes(self, gate: Arc<Gate>) -> Router {
+        let routes = Router::new().route("/plugins", any(upgrade)).with_state(Arc::new(self));
+        routes.route_layer(from_fn_with_state(gate, gate::guard))
+    }
+
+    /// The member that a name and a token belong to.
+    fn member(&self, name: &str, token: &str) -> Option<Arc<Member>> {
+        let known = self.members.iter().find(|member| *member.name == *name);
+        // An unknown name is compared, too, so that it takes as long as a wrong token.
+        let digest = known.map_or_else(|| TokenDigest::of(""), |member| member.token.clone());
+        if digest.admits(token) { known.cloned() } else { None }
+    }
+}
+
+#[derive(Deserialize)]
+struct Parameters {
+    #[serde(rename = "providerId")]
+    provider_id: Option<String>,
+    token: Option<String>,
+}
+
+async fn upgrade(
+    State(direct): State<Arc<DirectSocket>>,
+    query: std::result::Result<Query<Parameters>, QueryRejection>,
+    headers: HeaderMap,
+    socket: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let named = query
+        .ok()
+        .and_then(|Query(Parameters { provider_id, token })| Some((provider_id?, token)));
+    let Some((name, token)) = named.filter(|(name, _)| !name.is_empty()) else {
+        return (
+            StatusCode::BAD_REQUEST,
+            "name the connection once: /plugins?providerId=<name>\n",
+        )
+            .into_response();
+    };
+    let member = gate::presented(&headers, token.as_deref()).and_then(|token| direct.member(&name, token));
+    let Some(member) = member else {
+        let text = "no connection of this name has this token; look at [[connection]] in waypost.toml\n";
+        return (StatusCode::UNAUTHORIZED, text).into_response();
+    };
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let limits = direct.limits;
+    socket
+        .read_buffer_size(16 << 10)
+        .max_message_size(limits.message)
+        .max_frame_size(limits.message)
+        .write_buffer_size(128 << 10)
+        .max_write_buffer_size(limits.frame().saturating_add(256 << 10))
+        .on_upgrade(async move |socket| serve(&direct, &member, socket).await)
+}
+
+/// How a connection ended from this side: with a close frame, unless it is gone already.
+type Ending = Option<CloseFrame>;
+
+fn close(code: u16, reason: &'static str) -> Ending {
+    Some(CloseFrame {
+        code,
+        reason: reason.into(),
+    })
+}
+
+/// One connection from its upgrade to its end.
+async fn serve(direct: &DirectSocket, member: &Member, socket: WebSocket) {
+    let limits = direct.limits;
+    let (carrier, outgoing, backlog) =
+        SocketCarrier::new(Target::Connection(member.name.clone()), *member.token.bytes(), limits);
+    let carrier = Arc::new(carrier);
+    let (mut sink, mut stream) = socket.split();
+    let ending = match direct.gateway.attach(carrier.clone()) {
+        Err(error) => {
+            tracing::warn!(connection = %member.name, %error, "a connection was refused");
+            close(
+                close_code::POLICY,
+                "a connection of this name is attached with another credential",
+            )
+        }
+        Ok(attached) => {
+            let id = format!("remote-provider-{}-{}", member.name, Uuid::now_v7());
+            let session = Session {
+                direct,
+                member,
+                attached: &attached,
+                carrier: &carrier,
+                id,
+            };
+            tracing::info!(connection = %session.id, "connected");
+            let pong = Notify::new();
+            let ending = tokio::select! {
+                ending = session.read(&mut stream, &pong) => ending,
+                ending = writer::write(&mut sink, outgoing, backlog, &pong, limits) => ending,
+                () = attached.replaced() => close(close_code::POLICY, "replaced by a newer connection of this name"),
+            };
+            tracing::info!(connection = %session.id, "disconnected");
+            ending
+        }
+    };
+    if let Some(frame) = ending {
+        // Whoever does not take it is gone anyway.
+        let _ = tokio::time::timeout(limits.stall, sink.send(Message::Close(Some(frame)))).await;
+    }
+}
+
+/// What the reading side knows.
+struct Session<'a> {
+    direct: &'a DirectSocket,
+    member: &'a Member,
+    attached: &'a Attached,
+    carrier: &'a SocketCarrier,
+    id: String,
+}
+
+impl Session<'_> {
+    /// Claims and subscribes, then follows frames until the connection ends.
+    async fn read(&self, stream: &mut futures::stream::SplitStream<WebSocket>, pong: &Notify) -> Ending {
+        for order in [Order::Subscribe, Order::Claim] {
+            if let Err(error) = self.order(order).await {
+                tracing::info!(connection = %self.id, %error, "connected without a claim");
+            }
+        }
+        let mut strikes = 0;
+        while let Some(message) = stream.next().await {
+            let frame = match message {
+                Ok(Message::Text(text)) => frames::decode(&text),
+                Ok(Message::Binary(_)) => Err(Malformed::NotAnObject),
+                Ok(Message::Ping(_)) => continue,
+                Ok(Message::Pong(_)) => {
+                    pong.notify_one();
+                    continue;
+                }
+                Ok(Message::Close(_)) => return None,
+                Err(error) => return writer::ending(error),
+            };
+            if frame == Err(Malformed::NotAnObject) {
+                strikes += 1;
+                if strikes >= STRIKES {
+                    return close(close_code::POLICY, "three frames were not one JSON object each");
+                }
+            }
+            if self.answer(frame).await.is_err() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Follows one frame. An error means that nothing can be sent any more.
+    async fn answer(&self, frame: std::result::Result<ClientFrame, Malformed>) -> Result<(), CallError> {
+        let ClientFrame { request_id, body } = match frame {
+            Ok(frame) => frame,
+            Err(Malformed::NotAnObject) => {
+                return self
+                    .send(frames::error(
+                        None,
+                        "a frame must be one JSON object in a text message",
+                    )?)
+                    .await;
+            }
+            Err(Malformed::Field(text)) => {
+                return self
+                    .send(frames::error(None, &format!("the frame cannot be read: {text}"))?)
+                    .await;
+            }
+        };
+        match body {
+            ClientBody::Reply { to, result } => {
+                // A refused reply is counted where it is refused; its sender is told nothing about other requests.
+                let _ = self.direct.gateway.reply(self.attached, &to, result);
+                Ok(())
+            }
+            ClientBody::Unknown(kind) if request_id.is_some() => {
+                let text = format!(
+                    "`{}` is not a frame of this socket; it takes executionGateway.claim, relinquish, subscribe, \
+                     unsubscribe and reply",
+                    kind.escape_debug()
+                );
+                self.send(frames::error(request_id.as_ref(), &text)?).await
+            }
+            ClientBody::Unknown(kind) => {
+                tracing::debug!(connection = %self.id, kind = %kind.escape_debug(), "a frame of an unknown type");
+                Ok(())
+            }
+            ClientBody::Order(order) => {
+                let result = self.order(order).await;
+                let error = result.as_ref().err();
+                let mut data = Outcome {
+                    claimed: None,
+                    subscribed: None,
+                    plugin_id: &self.id,
+                };
+                match order {
+                    Order::Claim => data.claimed = Some(error.is_none()),
+                    Order::Relinquish => data.claimed = Some(false),
+                    Order::Subscribe => data.subscribed = Some(error.is_none()),
+                    Order::Unsubscribe => data.subscribed = Some(false),
+                }
+                self.send(frames::answer(order, request_id.as_ref(), data, error)?)
+                    .await
+            }
+        }
+    }
+
+    async fn order(&self, order: Order) -> Result<(), CallError> {
+        let DirectSocket { gateway, project, .. } = self.direct;
+        match order {
+            Order::Claim => gateway
+                .claim(self.attached, project, self.member.claim.clone())
+                .await
+                .map(drop),
+            Order::Relinquish => gateway.relinquish(self.attached, project).await,
+            Order::Subscribe => gateway.subscribe(self.attached, project),
+            Order::Unsubscribe => {
+                gateway.unsubscribe(self.attached, project);
+                Ok(())
+            }
+        }
+    }
+
+    async fn send(&self, frame: Json) -> Result<(), CallError> {
+        self.carrier.send(Outgoing::answer(frame)).await
+    }
+}
+
+/// The queue of requests and answers, as the writer sees it.
+type OutgoingQueue = mpsc::Receiver<Outgoing>;

@@ -1,0 +1,392 @@
+//! The frames of the direct socket, in both directions.
+//!
+//! One JSON object in one text message. What the hub does not read stays text ([`Json`], [`RawValue`]) and is never
+//! parsed into a tree. Not here: what a frame does.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Error as _, SerializeMap};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::call::{Call, CallError, CallName, Json};
+use crate::error::{Blame, ErrorKind};
+use crate::gateway::Notification;
+
+/// The longest `requestId` that is echoed, in bytes of JSON.
+pub const REQUEST_ID: usize = 256;
+
+/// The longest error text that is taken from a reply, in bytes.
+pub const ERROR_TEXT: usize = 4096;
+
+/// A frame from the connected process.
+#[derive(Debug, PartialEq)]
+pub struct ClientFrame {
+    /// Its own id, a string or a number, to be echoed.
+    pub request_id: Option<Json>,
+    /// What it says.
+    pub body: ClientBody,
+}
+
+/// What a frame from the connected process says.
+#[derive(Debug, PartialEq)]
+pub enum ClientBody {
+    /// An order that is answered.
+    Order(Order),
+    /// The reply to one of the hub's requests.
+    Reply {
+        /// The id of the request.
+        to: String,
+        /// What the caller gets.
+        result: Result<Json, CallError>,
+    },
+    /// A type that this socket does not know.
+    Unknown(String),
+}
+
+/// What a connected process may order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Answer for the calls that it may claim.
+    Claim,
+    /// Give the claim back.
+    Relinquish,
+    /// Hear of locally handled calls.
+    Subscribe,
+    /// Stop hearing of them.
+    Unsubscribe,
+}
+
+/// Why a frame could not be read.
+#[derive(Debug, PartialEq)]
+pub enum Malformed {
+    /// It is not one JSON object.
+    NotAnObject,
+    /// It is one, but a field is missing or of the wrong type; the text says which.
+    Field(String),
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(rename = "requestId", borrow, default)]
+    request_id: Option<&'a RawValue>,
+    #[serde(rename = "replyRequestId", borrow, default)]
+    reply_request_id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    success: Option<bool>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+/// Reads one frame.
+pub fn decode(text: &str) -> Result<ClientFrame, Malformed> {
+    let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
+        let object = text.trim_ascii_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok();
+        if object {
+            Malformed::Field(error.to_string())
+        } else {
+            Malformed::NotAnObject
+        }
+    })?;
+    let request_id = envelope.request_id.map(request_id).transpose()?.flatten();
+    let body = match &*envelope.kind {
+        "executionGateway.claim" => ClientBody::Order(Order::Claim),
+        "executionGateway.relinquish" => ClientBody::Order(Order::Relinquish),
+        "executionGateway.subscribe" => ClientBody::Order(Order::Subscribe),
+        "executionGateway.unsubscribe" => ClientBody::Order(Order::Unsubscribe),
+        "executionGateway.reply" => {
+            let own = || request_id.as_ref().and_then(|id| id.to::<String>().ok());
+            let to = envelope.reply_request_id.as_deref().map(ToOwned::to_owned).or_else(own);
+            let missing = || Malformed::Field("a reply needs the `replyRequestId` of its request".to_owned());
+            ClientBody::Reply {
+                to: to.ok_or_else(missing)?,
+                result: outcome(&envelope),
+            }
+        }
+        kind => ClientBody::Unknown(shortened(kind, REQUEST_ID)),
+    };
+    Ok(ClientFrame { request_id, body })
+}
+
+fn request_id(raw: &RawValue) -> Result<Option<Json>, Malformed> {
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'n') => Ok(None),
+        Some(b'"' | b'-' | b'0'..=b'9') if text.len() <= REQUEST_ID => Json::parse(text)
+            .map(Some)
+            .map_err(|error| Malformed::Field(error.message)),
+        _ => Err(Malformed::Field(format!(
+            "`requestId` must be a string or a number of at most {REQUEST_ID} bytes"
+        ))),
+    }
+}
+
+/// What a reply means to the caller: its `result` when that is an object, else wrapped into one.
+fn outcome(envelope: &Envelope) -> Result<Json, CallError> {
+    if envelope.success == Some(false) {
+        return Err(failed(&failure_text(envelope)));
+    }
+    let raw = envelope.result.map_or("null", RawValue::get);
+    let result = Json::parse(raw).map_err(|error| failed(&format!("its result cannot be read: {}", error.message)))?;
+    if raw.starts_with('{') {
+        Ok(result)
+    } else {
+        Json::of(&Wrapped { result })
+    }
+}
+
+#[derive(Serialize)]
+struct Wrapped {
+    result: Json,
+}
+
+fn failed(text: &str) -> CallError {
+    CallError::new(ErrorKind::Other, shortened(text, ERROR_TEXT)).blame(Blame::Upstream)
+}
+
+/// The error text of a failed reply: `result.error`, else `error`.
+fn failure_text(envelope: &Envelope) -> String {
+    #[derive(Deserialize)]
+    struct Failure<'a> {
+        #[serde(borrow)]
+        error: &'a RawValue,
+    }
+    let inner = envelope
+        .result
+        .and_then(|result| serde_json::from_str::<Failure>(result.get()).ok());
+    match inner.map(|failure| failure.error).or(envelope.error) {
+        None => "the connected process reported a failure without a text; look into its own log".to_owned(),
+        Some(error) => serde_json::from_str::<String>(error.get()).unwrap_or_else(|_| error.get().to_owned()),
+    }
+}
+
+fn shortened(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let cut = text.get(..text.floor_char_boundary(limit)).unwrap_or_default();
+    format!("{cut}…")
+}
+
+/// Writes the request for a call. Its `originalMessage` is the frame that came in, with the id of this request.
+pub fn request(call: &Call, id: Uuid) -> Result<Json, CallError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request<'a> {
+        r#type: &'static str,
+        request_id: Uuid,
+        original_type: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        original_action: Option<&'a str>,
+        original_message: Original<'a>,
+        timestamp: String,
+    }
+    Json::of(&Request {
+        r#type: "executionGateway.request",
+        request_id: id,
+        original_type: &call.name.kind,
+        original_action: call.name.action.as_deref(),
+        original_message: Original::new(call.frame.as_ref(), &call.name, &call.message, Some(id)),
+        timestamp: now(std::time::SystemTime::now()),
+    })
+}
+
+/// Writes a notification; `dropped` says how many were lost before it.
+pub fn notification(notification: &Notification, dropped: u64) -> Result<Json, CallError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Frame<'a> {
+        r#type: &'static str,
+        original_type: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        original_action: Option<&'a str>,
+        original_message: Original<'a>,
+        result: Outcome<'a>,
+        timestamp: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dropped: Option<u64>,
+    }
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Outcome<'a> {
+        Done(&'a Json),
+        Failed { success: bool, error: &'a str },
+    }
+    let Notification {
+        name,
+        message,
+        frame,
+        result,
+        at,
+        ..
+    } = notification;
+    Json::of(&Frame {
+        r#type: "executionGateway.notification",
+        original_type: &name.kind,
+        original_action: name.action.as_deref(),
+        original_message: Original::new(frame.as_ref(), name, message, None),
+        result: match result {
+            Ok(result) => Outcome::Done(result),
+            Err(error) => Outcome::Failed {
+                success: false,
+                error: &error.message,
+            },
+        },
+        timestamp: now(*at),
+        dropped: (dropped > 0).then_some(dropped),
+    })
+}
+
+/// What came of an order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome<'a> {
+    /// After a claim or its end: whether this connection holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<bool>,
+    /// After a subscription or its end: whether this connection has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscribed: Option<bool>,
+    /// The id of this connection.
+    pub plugin_id: &'a str,
+}
+
+/// Writes the answer to an order.
+pub fn answer(
+    order: Order,
+    request_id: Option<&Json>,
+    data: Outcome<'_>,
+    error: Option<&CallError>,
+) -> Result<Json, CallError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer<'a> {
+        r#type: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<&'a Json>,
+        success: bool,
+        data: Outcome<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a str>,
+    }
+    let r#type = match order {
+        Order::Claim => "executionGateway.claimResponse",
+        Order::Relinquish => "executionGateway.relinquishResponse",
+        Order::Subscribe => "executionGateway.subscribeResponse",
+        Order::Unsubscribe => "executionGateway.unsubscribeResponse",
+    };
+    let success = error.is_none();
+    Json::of(&Answer {
+        r#type,
+        request_id,
+        success,
+        data,
+        error: error.map(|error| &*error.message),
+    })
+}
+
+/// Writes the answer to a frame that could not be followed.
+pub fn error(request_id: Option<&Json>, text: &str) -> Result<Json, CallError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Error<'a> {
+        r#type: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<&'a Json>,
+        success: bool,
+        error: &'a str,
+    }
+    Json::of(&Error {
+        r#type: "error",
+        request_id,
+        success: false,
+        error: text,
+    })
+}
+
+fn now(at: std::time::SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// The frame that a call came in as; made from its canonical message when it came otherwise.
+enum Original<'a> {
+    /// As it came; with an id, that one takes the place of its own.
+    Frame(&'a Json, Option<Uuid>),
+    Made(&'a CallName, &'a Json, Option<Uuid>),
+}
+
+impl<'a> Original<'a> {
+    fn new(frame: Option<&'a Json>, name: &'a CallName, message: &'a Json, id: Option<Uuid>) -> Self {
+        match frame {
+            Some(frame) if frame.as_str().trim_ascii_start().starts_with('{') => Self::Frame(frame, id),
+            _ => Self::Made(name, message, id),
+        }
+    }
+}
+
+impl Serialize for Original<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::Frame(frame, None) => frame.serialize(serializer),
+            Self::Frame(frame, Some(id)) => {
+                let mut map = serializer.serialize_map(None)?;
+                let copy = CopyFields {
+                    map: &mut map,
+                    but: "requestId",
+                };
+                serde_json::Deserializer::from_str(frame.as_str())
+                    .deserialize_map(copy)
+                    .map_err(S::Error::custom)?;
+                map.serialize_entry("requestId", &id)?;
+                map.end()
+            }
+            Self::Made(name, message, id) => {
+                let mut map = serializer.serialize_map(None)?;
+                map.serialize_entry("type", &*name.kind)?;
+                if let Some(action) = &name.action {
+                    map.serialize_entry("action", &**action)?;
+                }
+                map.serialize_entry("message", message)?;
+                if let Some(id) = id {
+                    map.serialize_entry("requestId", &id)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+/// Copies the fields of an object as they are read, without building it.
+struct CopyFields<'a, M> {
+    map: &'a mut M,
+    but: &'static str,
+}
+
+impl<'de, M: SerializeMap> Visitor<'de> for CopyFields<'_, M> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = fields.next_entry::<Cow<'de, str>, &'de RawValue>()? {
+            if name != self.but {
+                self.map
+                    .serialize_entry(&name, value)
+                    .map_err(serde::de::Error::custom)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
