@@ -22,6 +22,8 @@ pub struct Builtin {
     pub actions: &'static [(&'static str, Effect)],
     /// What executes them.
     pub handler: Arc<dyn Handler>,
+    /// Whether a person answers, who takes longer than a machine.
+    pub by_a_person: bool,
 }
 
 /// What the handlers are made of.
@@ -45,6 +47,7 @@ pub fn all(parts: &Parts<'_>) -> Result<Vec<Builtin>> {
         kind: fs::KIND,
         actions: fs::ACTIONS,
         handler: Arc::new(fs::Fs::new(config.files.clone())),
+        by_a_person: false,
     }];
     let terminal = Arc::new(terminal::Terminal::new(config.terminal.clone()));
     all.extend(flat(terminal::KINDS, &(terminal as Arc<dyn Handler>)));
@@ -58,7 +61,12 @@ pub fn all(parts: &Parts<'_>) -> Result<Vec<Builtin>> {
 
 /// Kinds without actions that one handler executes.
 fn flat(kinds: &'static [Flat], handler: &Arc<dyn Handler>) -> impl Iterator<Item = Builtin> {
-    kinds.iter().map(|kind| Builtin { kind: kind.0, actions: kind.1, handler: Arc::clone(handler) })
+    kinds.iter().map(|kind| Builtin {
+        kind: kind.0,
+        actions: kind.1,
+        handler: Arc::clone(handler),
+        by_a_person: chat::ASKING.contains(&kind.0),
+    })
 }
 
 /// A kind without actions: its name, and its effect class as the class of the empty action.

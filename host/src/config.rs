@@ -82,6 +82,9 @@ pub struct Limits {
     /// Time for one call unless a rule says otherwise. Default 150 s.
     #[serde(with = "duration")]
     pub call_timeout: Duration,
+    /// Time that a person has for an answer unless a rule says otherwise; the run's own time bounds it too. Default 24 h.
+    #[serde(with = "duration")]
+    pub answer_timeout: Duration,
     /// Time for one call to a plugin unless a rule or its manifest says otherwise. Default 30 s.
     #[serde(with = "duration")]
     pub plugin_timeout: Duration,
@@ -111,6 +114,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             call_timeout: Duration::from_secs(150),
+            answer_timeout: Duration::from_secs(24 * 3600),
             plugin_timeout: Duration::from_secs(30),
             calls: 256,
             nested_calls: 256,
@@ -186,7 +190,7 @@ pub struct Agent {
     /// Tokens, prompt and completion together, as the endpoint counts them. Default 1,000,000.
     #[serde(deserialize_with = "count")]
     pub tokens: u64,
-    /// Time from start to end, waiting for people excluded. Default 30 min.
+    /// Time from the agent's start to its end. Default 30 min.
     #[serde(with = "duration")]
     pub time: Duration,
 }

@@ -49,13 +49,29 @@ pub struct Rooms {
 /// Carries calls to their one end.
 pub struct Dispatcher {
     rooms: Rooms,
-    /// Built-in handlers by kind, with the effect class of each action.
-    builtins: HashMap<&'static str, (HashMap<&'static str, Effect>, Arc<dyn Handler>)>,
+    builtins: HashMap<&'static str, Known>,
     executor: Arc<dyn Executor>,
     calls: Semaphore,
     queue: Semaphore,
     nested: Semaphore,
     me: Weak<Self>,
+}
+
+/// What the dispatcher knows of a kind that is built in.
+struct Known {
+    actions: HashMap<&'static str, Effect>,
+    handler: Arc<dyn Handler>,
+    by_a_person: bool,
+}
+
+impl Known {
+    fn of(builtin: &Builtin) -> Self {
+        Self {
+            actions: builtin.actions.iter().copied().collect(),
+            handler: Arc::clone(&builtin.handler),
+            by_a_person: builtin.by_a_person,
+        }
+    }
 }
 
 impl Dispatcher {
@@ -65,10 +81,7 @@ impl Dispatcher {
             builtins: rooms
                 .builtins
                 .iter()
-                .map(|builtin| {
-                    let actions = builtin.actions.iter().copied().collect();
-                    (builtin.kind, (actions, Arc::clone(&builtin.handler)))
-                })
+                .map(|builtin| (builtin.kind, Known::of(builtin)))
                 .collect(),
             executor: executor(Reentry(me.clone())),
             calls: Semaphore::new(rooms.limits.calls),
@@ -94,8 +107,8 @@ impl Dispatcher {
 
     /// The effect class of a call where no rule says otherwise; what is unknown is taken for the worst.
     pub fn effect_of(&self, name: &CallName) -> Effect {
-        let actions = self.builtins.get(&*name.kind).map(|(actions, _)| actions);
-        actions.and_then(|actions| actions.get(name.action())).copied().unwrap_or(Effect::NonIdempotent)
+        let known = self.builtins.get(&*name.kind);
+        known.and_then(|known| known.actions.get(name.action())).copied().unwrap_or(Effect::NonIdempotent)
     }
 
     async fn carry(&self, call: Call, sink: Sink) -> Reply {
@@ -111,7 +124,7 @@ impl Dispatcher {
     /// A read: one row, written at its end, also when the caller drops it half-way.
     async fn in_place(&self, call: Call, sink: Sink, decision: &Decision, effect: Effect) -> Reply {
         let began = Instant::now();
-        let call = bounded(call, decision, &self.rooms.limits);
+        let call = self.bounded(call, decision);
         let mut dropped = Dropped { dispatcher: self, call: Some(started(&call, decision, effect)), id: call.id, began };
         let (attempts, result) = match self.admit(&call).await {
             Ok(_place) => self.walk(&call, &sink, decision, effect, None).await,
@@ -160,7 +173,7 @@ impl Dispatcher {
         journal: Option<Arc<Journal>>,
     ) -> Reply {
         let began = Instant::now();
-        let call = bounded(call, decision, &self.rooms.limits);
+        let call = self.bounded(call, decision);
         let started = started(&call, decision, effect);
         let intent = NewEvent {
             kind: "call.started",
@@ -200,6 +213,19 @@ impl Dispatcher {
             let message = format!("{} was not begun, since its intent could not be logged: {}", call.name, error.message);
             CallError::new(ErrorKind::Unavailable, message).blame(Blame::Hub)
         })
+    }
+
+    /// The call with the time limit that holds for it, and a cancel token of its own.
+    fn bounded(&self, mut call: Call, decision: &Decision) -> Call {
+        let limits = &self.rooms.limits;
+        let asks = decision.attempts.contains(&Target::Ask)
+            || self.builtins.get(&*call.name.kind).is_some_and(|known| known.by_a_person);
+        let usual = if asks { limits.answer_timeout } else { limits.call_timeout };
+        if call.principal.kind != PrincipalKind::Hub {
+            call.deadline = call.deadline.min(Deadline::after(decision.timeout.unwrap_or(usual)));
+        }
+        call.cancel = call.cancel.child_token();
+        call
     }
 
     /// A place to run in. Top-level calls wait in a bounded queue; nested ones draw on a reserve and never wait, so that
@@ -293,15 +319,6 @@ impl Drop for Dropped<'_> {
             }
         });
     }
-}
-
-/// The call with the time limit that holds for it, and a cancel token of its own.
-fn bounded(mut call: Call, decision: &Decision, limits: &Limits) -> Call {
-    if call.principal.kind != PrincipalKind::Hub {
-        call.deadline = call.deadline.min(Deadline::after(decision.timeout.unwrap_or(limits.call_timeout)));
-    }
-    call.cancel = call.cancel.child_token();
-    call
 }
 
 fn started(call: &Call, decision: &Decision, effect: Effect) -> CallStarted {

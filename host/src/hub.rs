@@ -4,7 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::FlockOperation;
 
@@ -144,6 +145,7 @@ impl Hub {
             _lock: lock,
         });
         hub.announce().await?;
+        tokio::spawn(note_waiting(Arc::downgrade(&hub), hub.desk.changes()));
         Ok(hub)
     }
 
@@ -193,6 +195,24 @@ impl Hub {
         };
         let event = NewEvent { kind: "project.opened", call: None, body: Body::Json(body), record: Some(record) };
         self.log.append(Append::one(HUB, event)).await?.durable().await.map(drop)
+    }
+}
+
+/// Follows the questions that wait for people, and notes which runs wait with them.
+async fn note_waiting(hub: Weak<Hub>, mut changes: tokio::sync::watch::Receiver<u64>) {
+    let mut waiting: HashSet<Arc<str>> = HashSet::new();
+    while changes.changed().await.is_ok() {
+        let Some(hub) = hub.upgrade() else { return };
+        let now: HashSet<Arc<str>> = hub.desk.open().into_iter().filter_map(|question| question.run).collect();
+        let begun = now.difference(&waiting).map(|run| (run, true));
+        let over = waiting.difference(&now).map(|run| (run, false));
+        for (run, waits) in begun.chain(over) {
+            // A run that ended meanwhile has its end, and that is all there is to say.
+            if let Err(error) = hub.runs.waits(run, waits).await {
+                tracing::debug!(%run, error = %error.chain(), "whether a run waits could not be noted");
+            }
+        }
+        waiting = now;
     }
 }
 

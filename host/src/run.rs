@@ -161,6 +161,8 @@ pub struct Runs {
 struct Open {
     thread: Arc<str>,
     cancel: CancellationToken,
+    /// One change of its state at a time: its own task and a person's answer may want one at once.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Runs {
@@ -237,7 +239,7 @@ impl Runs {
     pub async fn get(&self, id: &str) -> Result<Run> {
         let record = self.log.record(Noun::Run, id).await?;
         let record = record.ok_or_else(|| {
-            let message = format!("there is no run `{}`; `waypost run ls` lists them", id.escape_debug());
+            let message = format!("there is no run `{}`; `waypost run --list` lists them", id.escape_debug());
             Error::new(ErrorKind::NotFound, message)
         })?;
         read(&record.body)
@@ -265,12 +267,8 @@ impl Runs {
 
     /// Notes that a run waits for a person, or no longer does.
     pub async fn waits(&self, id: &str, waiting: bool) -> Result<()> {
-        let run = self.get(id).await?;
         let next = if waiting { State::Waiting } else { State::Running };
-        if run.state.may_become(next) {
-            self.become_(run, next).await?;
-        }
-        Ok(())
+        self.become_(self.get(id).await?, next).await.map(drop)
     }
 
     /// Ends every run that is under way here, without an end in the log: they are taken up at the next start.
@@ -392,9 +390,12 @@ impl Runs {
     }
 
     async fn become_(&self, mut run: Run, next: State) -> Result<Run> {
-        if !run.state.may_become(next) {
-            let message = format!("run {} is {} and cannot become {}", run.id, run.state.as_str(), next.as_str());
-            return Err(Error::new(ErrorKind::Internal, message));
+        let changing = self.opened().get(&run.id).map(|open| Arc::clone(&open.changing)).unwrap_or_default();
+        let _one = changing.lock().await;
+        let now = self.get(&run.id).await?.state;
+        if !now.may_become(next) {
+            let message = format!("run {} is {} and cannot become {}", run.id, now.as_str(), next.as_str());
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
         run.state = next;
         self.log.append(Append::one(Arc::clone(&run.id), event(&run)?)).await?.durable().await?;
@@ -409,7 +410,7 @@ impl Runs {
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         let cancel = CancellationToken::new();
-        open.insert(Arc::clone(id), Open { thread: Arc::clone(thread), cancel: cancel.clone() });
+        open.insert(Arc::clone(id), Open { thread: Arc::clone(thread), cancel: cancel.clone(), changing: Arc::default() });
         Ok(cancel)
     }
 

@@ -31,6 +31,9 @@ pub const KINDS: &[super::Flat] = &[
     ("getChatHistory", &[("", Effect::Read)]),
 ];
 
+/// The kinds that wait for a person.
+pub const ASKING: [&str; 2] = ["waitforReply", "confirmationRequest"];
+
 /// The handler of the chat kinds.
 pub struct Chat {
     desk: Arc<Desk>,

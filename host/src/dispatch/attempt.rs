@@ -76,8 +76,8 @@ impl Dispatcher {
     ) -> Result<Json, CallError> {
         match target {
             Target::Local => {
-                let Some((_, handler)) = self.builtins.get(&*call.name.kind) else { return Err(self.no_builtin(call)) };
-                supervise(call, sink, effect, handler.handle(call, sink)).await
+                let Some(known) = self.builtins.get(&*call.name.kind) else { return Err(self.no_builtin(call)) };
+                supervise(call, sink, effect, known.handler.handle(call, sink)).await
             }
             Target::Plugin(id) => {
                 let plugin = self.rooms.plugins.get(id)?;

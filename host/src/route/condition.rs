@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::fields::Fields;
 use crate::call::{Call, Target};
 use crate::config::{Globs, Route};
+use crate::workspace::Last;
 
 /// What of a message a rule can look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,10 +103,21 @@ impl<'a> Facts<'a> {
                 None
             };
             for one in many.unwrap_or_else(|| vec![value]) {
-                values.extend(self.comparable(argument, name, one).map(|value| (argument, value)));
+                let Some(value) = self.comparable(argument, name, one) else { continue };
+                // A link must not lead around a rule: where it leads is looked at as well.
+                if let (Argument::Path, Ok(written)) = (argument, &value) {
+                    values.extend(self.real(written).map(|real| (argument, Ok(real))));
+                }
+                values.push((argument, value));
             }
         }
         values
+    }
+
+    /// Where a path really is, when links lead elsewhere than it says.
+    fn real(&self, written: &str) -> Option<String> {
+        let place = self.call.scope.workspace.locate(written, Last::Followed).ok()?;
+        (place.real() != written).then(|| place.real().to_owned())
     }
 
     /// A value as globs see it; none for `null`, which is no value.

@@ -188,7 +188,7 @@ impl Desk {
     /// Answers a question; the first valid answer wins.
     pub fn answer(&self, id: Uuid, answer: Answer) -> Result<(), CallError> {
         let closed = || {
-            let message = format!("question {id} is not open; GET /api/v1/questions lists those that are");
+            let message = format!("question {id} is not open; `questions` of the API lists those that are");
             CallError::new(ErrorKind::NotFound, message)
         };
         let waiting = {
@@ -216,7 +216,7 @@ impl Desk {
             let mut open = self.table();
             if open.len() >= self.limit {
                 let message = format!(
-                    "{} questions wait for a person, which is the limit; answer some, GET /api/v1/questions lists them",
+                    "{} questions wait for a person, which is the limit; answer some, `questions` of the API lists them",
                     self.limit
                 );
                 return Err(CallError::new(ErrorKind::Limit, message));
@@ -241,7 +241,7 @@ fn unanswered(call: &Call, id: Uuid) -> CallError {
         return CallError::stopped(call);
     }
     let message = format!(
-        "nobody answered {} in time; `waypost run` on a terminal or POST /api/v1/questions/{id} answers",
+        "nobody answered {} in time; `waypost run` on a terminal asks, or POST questions/{id} of the API answers",
         call.name
     );
     CallError::new(ErrorKind::Timeout, message)
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(
             late.to_string(),
             format!(
-                "not-found: question {} is not open; GET /api/v1/questions lists those that are",
+                "not-found: question {} is not open; `questions` of the API lists those that are",
                 question.id
             )
         );
@@ -356,7 +356,7 @@ mod tests {
             desk.ask(&call, question).await.unwrap_err().to_string(),
             format!(
                 "timeout: nobody answered waitforReply in time; `waypost run` on a terminal or \
-                 POST /api/v1/questions/{id} answers"
+                 POST questions/{id} of the API answers"
             )
         );
         assert!(desk.open().is_empty());
@@ -369,7 +369,7 @@ mod tests {
         let error = desk.ask(&call, question(&call, "two")).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "limit: 1 questions wait for a person, which is the limit; answer some, GET /api/v1/questions lists them"
+            "limit: 1 questions wait for a person, which is the limit; answer some, `questions` of the API lists them"
         );
         first.abort();
         assert_eq!(Desk::default().limit, 1000);
