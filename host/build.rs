@@ -24,7 +24,10 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    let root = Path::new(&variable("CARGO_MANIFEST_DIR")?).parent().ok_or("the package stands in no folder")?.to_owned();
+    let root = Path::new(&variable("CARGO_MANIFEST_DIR")?)
+        .parent()
+        .ok_or("the package stands in no folder")?
+        .to_owned();
     let out = PathBuf::from(variable("OUT_DIR")?);
     for watched in ["wit", "sdk", "plugins", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
@@ -32,7 +35,10 @@ fn build() -> Result<(), String> {
     // One folder for all profiles of the host: what is built for the sandbox is the same.
     let target = out.join("plugins");
     let mut cargo = Command::new(variable("CARGO")?);
-    cargo.current_dir(&root).args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"]).arg(&target);
+    cargo
+        .current_dir(&root)
+        .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
+        .arg(&target);
     for plugin in BUNDLED {
         cargo.args(["--package", &format!("waypost-{plugin}")]);
     }
@@ -43,7 +49,9 @@ fn build() -> Result<(), String> {
             cargo.env_remove(name);
         }
     }
-    let built = cargo.output().map_err(|error| format!("cargo cannot be started for the plugins: {error}"))?;
+    let built = cargo
+        .output()
+        .map_err(|error| format!("cargo cannot be started for the plugins: {error}"))?;
     if !built.status.success() {
         let text = String::from_utf8_lossy(&built.stderr);
         let remedy = if text.contains("can't find crate for `core`") || text.contains("target may not be installed") {
@@ -55,7 +63,10 @@ fn build() -> Result<(), String> {
         return Err(format!("the bundled plugins do not build{remedy} | {text}"));
     }
     for plugin in BUNDLED {
-        let file = target.join(TARGET).join("release").join(format!("waypost_{plugin}.wasm"));
+        let file = target
+            .join(TARGET)
+            .join("release")
+            .join(format!("waypost_{plugin}.wasm"));
         fs::copy(&file, out.join(format!("{plugin}.wasm")))
             .map_err(|error| format!("{} cannot be copied: {error}", file.display()))?;
         let manifest = root.join("plugins").join(plugin).join("manifest.toml");

@@ -20,6 +20,10 @@ static BUNDLED: [(&str, &str, &[u8]); 3] = bundled!("loop", "sandbox", "replay")
 pub fn sources() -> impl Iterator<Item = Result<Source>> {
     BUNDLED.iter().map(|(id, manifest, bytes)| {
         let manifest = Manifest::parse(&format!("the manifest of the bundled plugin `{id}`"), manifest)?;
-        Ok(Source { manifest, bytes: (*bytes).into(), origin: Origin::Bundled })
+        Ok(Source {
+            manifest,
+            bytes: (*bytes).into(),
+            origin: Origin::Bundled,
+        })
     })
 }

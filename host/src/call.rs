@@ -53,7 +53,10 @@ impl Json {
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, CallError> {
         match serde_json::to_string(value) {
             Ok(text) => Ok(Self(text.into())),
-            Err(error) => Err(CallError::new(ErrorKind::Internal, format!("cannot write JSON: {error}"))),
+            Err(error) => Err(CallError::new(
+                ErrorKind::Internal,
+                format!("cannot write JSON: {error}"),
+            )),
         }
     }
 
@@ -132,7 +135,10 @@ pub struct CallName {
 impl CallName {
     /// A name of a kind and an action.
     pub fn new(kind: &str, action: Option<&str>) -> Self {
-        Self { kind: kind.into(), action: action.map(Into::into) }
+        Self {
+            kind: kind.into(),
+            action: action.map(Into::into),
+        }
     }
 
     /// The action, or the empty string for kinds without actions.
@@ -159,7 +165,10 @@ impl FromStr for CallName {
             None => (text, None),
         };
         if kind.is_empty() || action == Some("") || text.len() > 200 || text.chars().any(char::is_control) {
-            let message = format!("`{}` is not a call: write <kind> or <kind>:<action>", text.escape_debug());
+            let message = format!(
+                "`{}` is not a call: write <kind> or <kind>:<action>",
+                text.escape_debug()
+            );
             return Err(CallError::new(ErrorKind::Invalid, message));
         }
         Ok(Self::new(kind, action))
@@ -331,7 +340,9 @@ impl Rights {
 
     /// Whether the call may be made.
     pub fn permit(&self, name: &CallName) -> bool {
-        self.0.iter().all(|layer| layer.iter().any(|pattern| covers(pattern, name)))
+        self.0
+            .iter()
+            .all(|layer| layer.iter().any(|pattern| covers(pattern, name)))
     }
 }
 
@@ -362,7 +373,10 @@ impl Deadline {
     /// From now.
     pub fn after(limit: Duration) -> Self {
         let now = Instant::now();
-        Self(now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600)))
+        Self(
+            now.checked_add(limit)
+                .unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600)),
+        )
     }
 
     /// The earlier of two.
@@ -402,7 +416,11 @@ impl Path {
     /// This path with one more target.
     #[must_use]
     pub fn through(&self, target: Target) -> Self {
-        Self(Some(Arc::new(PathNode { target, depth: self.depth() + 1, before: self.clone() })))
+        Self(Some(Arc::new(PathNode {
+            target,
+            depth: self.depth() + 1,
+            before: self.clone(),
+        })))
     }
 
     /// How many targets are on it.
@@ -496,7 +514,10 @@ impl CallError {
     /// The end of a call whose cancel token fired: cancelled, or timed out when the deadline has passed.
     pub fn stopped(call: &Call) -> Self {
         if call.deadline.passed() {
-            Self::new(ErrorKind::Timeout, format!("{} did not end within its time limit and was stopped", call.name))
+            Self::new(
+                ErrorKind::Timeout,
+                format!("{} did not end within its time limit and was stopped", call.name),
+            )
         } else {
             Self::new(ErrorKind::Cancelled, format!("{} was cancelled and stopped", call.name))
         }
@@ -505,7 +526,11 @@ impl CallError {
 
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
-        Self { kind: error.kind, blame: error.blame, message: error.message }
+        Self {
+            kind: error.kind,
+            blame: error.blame,
+            message: error.message,
+        }
     }
 }
 
@@ -536,13 +561,22 @@ impl Sink {
 
     /// A sink for a caller who wants the end alone.
     pub fn discard() -> Self {
-        Self { chunks: None, delivered: Arc::default() }
+        Self {
+            chunks: None,
+            delivered: Arc::default(),
+        }
     }
 
     /// A sink and its reading end; dropping the reading end cancels the call.
     pub fn channel() -> (Self, mpsc::Receiver<Json>) {
         let (chunks, reader) = mpsc::channel(Self::CAPACITY);
-        (Self { chunks: Some(chunks), delivered: Arc::default() }, reader)
+        (
+            Self {
+                chunks: Some(chunks),
+                delivered: Arc::default(),
+            },
+            reader,
+        )
     }
 
     /// Hands over one chunk, waiting for room. An error means that nobody reads any more: stop.

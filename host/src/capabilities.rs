@@ -53,8 +53,7 @@ pub fn all(parts: &Parts<'_>) -> Result<Vec<Builtin>> {
     all.extend(flat(terminal::KINDS, &(terminal as Arc<dyn Handler>)));
     let chat = Arc::new(chat::Chat::new(Arc::clone(&parts.desk), Arc::clone(&parts.log)));
     all.extend(flat(chat::KINDS, &(chat as Arc<dyn Handler>)));
-    let inference =
-        inference::Inference::new(config.inference.clone(), parts.variable, parts.project.to_owned())?;
+    let inference = inference::Inference::new(config.inference.clone(), parts.variable, parts.project.to_owned())?;
     all.extend(flat(inference::KINDS, &(Arc::new(inference) as Arc<dyn Handler>)));
     Ok(all)
 }

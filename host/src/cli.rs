@@ -86,7 +86,10 @@ struct Context {
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_standard_error(cli.verbose);
-    let context = Context { project: cli.project, json: cli.json };
+    let context = Context {
+        project: cli.project,
+        json: cli.json,
+    };
     let done = match cli.verb {
         Verb::Demo(verb) => verb.run(&context).await,
         Verb::Serve(verb) => verb.run(&context).await,
@@ -106,7 +109,8 @@ pub async fn main() -> ExitCode {
 /// An error as its reader wants it, and the exit code of its kind.
 fn report(error: &Error, json: bool) -> ExitCode {
     if json {
-        let body = serde_json::json!({ "error": { "kind": error.kind, "blame": error.blame, "message": error.chain() } });
+        let body =
+            serde_json::json!({ "error": { "kind": error.kind, "blame": error.blame, "message": error.chain() } });
         drop(output::line(&body.to_string()));
     } else {
         output::note(&format!("error: {}", visible_lines(&error.chain())));
@@ -126,7 +130,9 @@ fn log_to_standard_error(verbose: u8) {
         _ => "waypost=trace,info",
     };
     let filter = EnvFilter::try_from_env("WAYPOST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second subscriber in one process means that somebody else already shows the log.
     drop(subscriber.try_init());
 }

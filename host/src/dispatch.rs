@@ -102,13 +102,17 @@ impl Dispatcher {
             open: false,
             rule: "hub".into(),
         });
-        self.detached(call, Sink::discard(), decision, Effect::Idempotent, journal).await
+        self.detached(call, Sink::discard(), decision, Effect::Idempotent, journal)
+            .await
     }
 
     /// The effect class of a call where no rule says otherwise; what is unknown is taken for the worst.
     pub fn effect_of(&self, name: &CallName) -> Effect {
         let known = self.builtins.get(&*name.kind);
-        known.and_then(|known| known.actions.get(name.action())).copied().unwrap_or(Effect::NonIdempotent)
+        known
+            .and_then(|known| known.actions.get(name.action()))
+            .copied()
+            .unwrap_or(Effect::NonIdempotent)
     }
 
     async fn carry(&self, call: Call, sink: Sink) -> Reply {
@@ -125,7 +129,12 @@ impl Dispatcher {
     async fn in_place(&self, call: Call, sink: Sink, decision: &Decision, effect: Effect) -> Reply {
         let began = Instant::now();
         let call = self.bounded(call, decision);
-        let mut dropped = Dropped { dispatcher: self, call: Some(started(&call, decision, effect)), id: call.id, began };
+        let mut dropped = Dropped {
+            dispatcher: self,
+            call: Some(started(&call, decision, effect)),
+            id: call.id,
+            began,
+        };
         let (attempts, result) = match self.admit(&call).await {
             Ok(_place) => self.walk(&call, &sink, decision, effect, None).await,
             Err(error) => (Vec::new(), Err(error)),
@@ -160,7 +169,10 @@ impl Dispatcher {
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a call's task ended by a defect");
             let message = "the call met a defect of the hub; its log says more, and the effect is not known";
-            Reply { result: Err(CallError::new(ErrorKind::Indeterminate, message).blame(Blame::Hub)), by: None }
+            Reply {
+                result: Err(CallError::new(ErrorKind::Indeterminate, message).blame(Blame::Hub)),
+                by: None,
+            }
         })
     }
 
@@ -182,7 +194,10 @@ impl Dispatcher {
             record: None,
         };
         if let Err(error) = self.write(&call, intent).await {
-            return Reply { result: Err(error), by: None };
+            return Reply {
+                result: Err(error),
+                by: None,
+            };
         }
         let (attempts, result) = match self.admit(&call).await {
             Ok(_place) => self.walk(&call, &sink, decision, effect, journal).await,
@@ -196,7 +211,10 @@ impl Dispatcher {
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            let message = format!("{} ended, but its end could not be logged: {}", call.name, error.message);
+            let message = format!(
+                "{} ended, but its end could not be logged: {}",
+                call.name, error.message
+            );
             result = Err(CallError::new(ErrorKind::Indeterminate, message).blame(Blame::Hub));
         }
         self.notify(&call, by.as_ref(), &result);
@@ -210,7 +228,10 @@ impl Dispatcher {
             Err(error) => Err(error),
         };
         written.map_err(|error| {
-            let message = format!("{} was not begun, since its intent could not be logged: {}", call.name, error.message);
+            let message = format!(
+                "{} was not begun, since its intent could not be logged: {}",
+                call.name, error.message
+            );
             CallError::new(ErrorKind::Unavailable, message).blame(Blame::Hub)
         })
     }
@@ -219,8 +240,15 @@ impl Dispatcher {
     fn bounded(&self, mut call: Call, decision: &Decision) -> Call {
         let limits = &self.rooms.limits;
         let asks = decision.attempts.contains(&Target::Ask)
-            || self.builtins.get(&*call.name.kind).is_some_and(|known| known.by_a_person);
-        let usual = if asks { limits.answer_timeout } else { limits.call_timeout };
+            || self
+                .builtins
+                .get(&*call.name.kind)
+                .is_some_and(|known| known.by_a_person);
+        let usual = if asks {
+            limits.answer_timeout
+        } else {
+            limits.call_timeout
+        };
         if call.principal.kind != PrincipalKind::Hub {
             call.deadline = call.deadline.min(Deadline::after(decision.timeout.unwrap_or(usual)));
         }
@@ -243,12 +271,18 @@ impl Dispatcher {
             return Err(CallError::new(ErrorKind::Denied, message));
         }
         if call.path.depth() > limits.depth {
-            let message = format!("{} is nested deeper than {} calls, the limit `depth` of [limits]", call.name, limits.depth);
+            let message = format!(
+                "{} is nested deeper than {} calls, the limit `depth` of [limits]",
+                call.name, limits.depth
+            );
             return Err(CallError::new(ErrorKind::Limit, message));
         }
         if call.path.depth() > 0 {
             return self.nested.try_acquire().map(Some).map_err(|_| {
-                let message = format!("{} nested calls run, the limit `nested-calls` of [limits]", limits.nested_calls);
+                let message = format!(
+                    "{} nested calls run, the limit `nested-calls` of [limits]",
+                    limits.nested_calls
+                );
                 CallError::new(ErrorKind::Limit, message)
             });
         }
@@ -306,14 +340,29 @@ struct Dropped<'a> {
 
 impl Drop for Dropped<'_> {
     fn drop(&mut self) {
-        let (Some(call), Ok(runtime)) = (self.call.take(), tokio::runtime::Handle::try_current()) else { return };
+        let (Some(call), Ok(runtime)) = (self.call.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
         let log = Arc::clone(&self.dispatcher.rooms.log);
         let (id, micros) = (self.id, micros(self.began));
-        let result = Err(CallError::new(ErrorKind::Cancelled, format!("{} was cancelled and stopped", call.name)));
+        let result = Err(CallError::new(
+            ErrorKind::Cancelled,
+            format!("{} was cancelled and stopped", call.name),
+        ));
         let run: Arc<str> = call.principal.run.clone().unwrap_or_else(|| HUB.into());
-        let body = Body::CallEnded(Box::new(CallEnded { call, attempts: Vec::new(), result, micros }));
+        let body = Body::CallEnded(Box::new(CallEnded {
+            call,
+            attempts: Vec::new(),
+            result,
+            micros,
+        }));
         runtime.spawn(async move {
-            let event = NewEvent { kind: "call.ended", call: Some(id), body, record: None };
+            let event = NewEvent {
+                kind: "call.ended",
+                call: Some(id),
+                body,
+                record: None,
+            };
             if let Err(error) = log.append(Append::one(run, event)).await {
                 tracing::error!(error = %error.chain(), "a cancelled read could not be logged");
             }
@@ -341,8 +390,21 @@ fn ended(
     result: Result<Json, CallError>,
     began: Instant,
 ) -> Append {
-    let body = Body::CallEnded(Box::new(CallEnded { call: started, attempts, result, micros: micros(began) }));
-    Append::one(stream(call), NewEvent { kind: "call.ended", call: Some(call.id), body, record: None })
+    let body = Body::CallEnded(Box::new(CallEnded {
+        call: started,
+        attempts,
+        result,
+        micros: micros(began),
+    }));
+    Append::one(
+        stream(call),
+        NewEvent {
+            kind: "call.ended",
+            call: Some(call.id),
+            body,
+            record: None,
+        },
+    )
 }
 
 /// The stream that a call's events belong to.
@@ -364,5 +426,8 @@ fn stopping_error() -> CallError {
 }
 
 fn stopping() -> Reply {
-    Reply { result: Err(stopping_error()), by: None }
+    Reply {
+        result: Err(stopping_error()),
+        by: None,
+    }
 }

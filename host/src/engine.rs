@@ -121,6 +121,7 @@ pub fn settings(limits: &Limits) -> Config {
 }
 
 /// Advances the epoch from a thread of its own, so that no busy runtime thread can stop the clock.
+#[expect(clippy::disallowed_methods, reason = "the epoch clock alone may sleep")]
 fn tick(engine: wasmtime::Engine, stop: Arc<AtomicBool>) -> Result<()> {
     let weak = engine.weak();
     drop(engine);
@@ -133,9 +134,11 @@ fn tick(engine: wasmtime::Engine, stop: Arc<AtomicBool>) -> Result<()> {
             }
         }
     };
-    thread::Builder::new().name("waypost-epochs".into()).spawn(work).map(drop).map_err(|error| {
-        Error::new(ErrorKind::Internal, "the epoch thread cannot start").because(error)
-    })
+    thread::Builder::new()
+        .name("waypost-epochs".into())
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| Error::new(ErrorKind::Internal, "the epoch thread cannot start").because(error))
 }
 
 /// Whether the kernel offers the page-map scan that makes fresh sandboxes cheap.

@@ -138,7 +138,14 @@ impl Environments {
         default_provider: &str,
     ) -> Self {
         let default_provider = default_provider.into();
-        Self { log, dispatcher, folders, project, default_provider, busy: Mutex::default() }
+        Self {
+            log,
+            dispatcher,
+            folders,
+            project,
+            default_provider,
+            busy: Mutex::default(),
+        }
     }
 
     /// Makes an environment and waits until it is ready; its record stands before the provider is asked.
@@ -146,7 +153,9 @@ impl Environments {
         let environment = Environment {
             id: format!("env-{}", short_id()).into(),
             project: Arc::clone(project),
-            provider: new.provider.map_or_else(|| Arc::clone(&self.default_provider), Into::into),
+            provider: new
+                .provider
+                .map_or_else(|| Arc::clone(&self.default_provider), Into::into),
             state: State::Creating,
             resource_id: None,
             runtime: None,
@@ -207,8 +216,11 @@ impl Environments {
             Ok(place) if environment.state == State::Ready => {
                 // Nothing changed, unless the place moved.
                 let moved = environment.runtime.as_ref() != Some(&place.runtime);
-                let found =
-                    Environment { resource_id: Some(place.resource_id), runtime: Some(place.runtime), ..environment };
+                let found = Environment {
+                    resource_id: Some(place.resource_id),
+                    runtime: Some(place.runtime),
+                    ..environment
+                };
                 if moved {
                     self.write(&found).await?;
                 }
@@ -218,7 +230,10 @@ impl Environments {
             Err(error) => {
                 let lost = error.kind == ErrorKind::NotFound;
                 let next = if lost { State::Failed } else { State::Disconnected };
-                let environment = Environment { error: Some(error.message.clone()), ..environment };
+                let environment = Environment {
+                    error: Some(error.message.clone()),
+                    ..environment
+                };
                 if environment.state.may_become(next) {
                     self.become_(environment, next).await?;
                 }
@@ -231,7 +246,10 @@ impl Environments {
     pub async fn inspect(&self, id: &str) -> Result<Health> {
         let environment = self.get(id).await?;
         let resource_id = environment.resource_id.clone().unwrap_or_default();
-        let wanted = Wanted { resource_id, ..Wanted::default() };
+        let wanted = Wanted {
+            resource_id,
+            ..Wanted::default()
+        };
         self.operation(&environment, "inspect", &wanted).await
     }
 
@@ -249,9 +267,15 @@ impl Environments {
         };
         // One that never came to be has nothing to tear down.
         if let Some(resource_id) = environment.resource_id.clone() {
-            let wanted = Wanted { resource_id, ..Wanted::default() };
+            let wanted = Wanted {
+                resource_id,
+                ..Wanted::default()
+            };
             if let Err(error) = self.operation::<()>(&environment, "teardown", &wanted).await {
-                let environment = Environment { error: Some(error.message.clone()), ..environment };
+                let environment = Environment {
+                    error: Some(error.message.clone()),
+                    ..environment
+                };
                 self.become_(environment, State::Failed).await?;
                 return Err(error);
             }
@@ -263,7 +287,10 @@ impl Environments {
     pub async fn get(&self, id: &str) -> Result<Environment> {
         let record = self.log.record(Noun::Environment, id).await?;
         let record = record.ok_or_else(|| {
-            let message = format!("there is no environment `{}`; `waypost env ls` lists them", id.escape_debug());
+            let message = format!(
+                "there is no environment `{}`; `waypost env ls` lists them",
+                id.escape_debug()
+            );
             Error::new(ErrorKind::NotFound, message)
         })?;
         read(&record.body)
@@ -271,10 +298,30 @@ impl Environments {
 
     /// Those of a project that are not removed, newest first; all of them when asked.
     pub async fn list(&self, project: &Arc<str>, all: bool) -> Result<Vec<Environment>> {
-        let live = [State::Creating, State::Ready, State::Disconnected, State::Removing, State::Failed];
-        let states = if all { Vec::new() } else { live.iter().map(|state| state.as_str().to_owned()).collect() };
-        let query = RecordQuery { noun: Noun::Environment, project: Some(Arc::clone(project)), states, limit: 1000 };
-        self.log.records(query).await?.iter().map(|record| read(&record.body)).collect()
+        let live = [
+            State::Creating,
+            State::Ready,
+            State::Disconnected,
+            State::Removing,
+            State::Failed,
+        ];
+        let states = if all {
+            Vec::new()
+        } else {
+            live.iter().map(|state| state.as_str().to_owned()).collect()
+        };
+        let query = RecordQuery {
+            noun: Noun::Environment,
+            project: Some(Arc::clone(project)),
+            states,
+            limit: 1000,
+        };
+        self.log
+            .records(query)
+            .await?
+            .iter()
+            .map(|record| read(&record.body))
+            .collect()
     }
 
     /// What changed in it since it was made.
@@ -307,7 +354,12 @@ impl Environments {
         }))
     }
 
-    async fn operation<T: DeserializeOwned>(&self, environment: &Environment, action: &str, wanted: &Wanted) -> Result<T> {
+    async fn operation<T: DeserializeOwned>(
+        &self,
+        environment: &Environment,
+        action: &str,
+        wanted: &Wanted,
+    ) -> Result<T> {
         let principal = Principal {
             project: Arc::clone(&environment.project),
             run: None,
@@ -320,7 +372,10 @@ impl Environments {
         let call = Call::new(name, message, Arc::new(principal), Arc::clone(&self.project), OPERATION);
         let reply = self.dispatcher.operate(call, &environment.provider, None).await;
         let failed = |error: crate::call::CallError| {
-            let message = format!("provider `{}` could not {action} environment `{}`: {}", environment.provider, environment.id, error.message);
+            let message = format!(
+                "provider `{}` could not {action} environment `{}`: {}",
+                environment.provider, environment.id, error.message
+            );
             Error::new(error.kind, message).blame(error.blame)
         };
         reply.result.map_err(failed)?.to().map_err(failed)
@@ -347,8 +402,18 @@ impl Environments {
             body: body.clone(),
         };
         let kind = environment.state.event();
-        let event = NewEvent { kind, call: None, body: Body::Json(body), record: Some(record) };
-        self.log.append(Append::one(HUB, event)).await?.durable().await.map(drop)
+        let event = NewEvent {
+            kind,
+            call: None,
+            body: Body::Json(body),
+            record: Some(record),
+        };
+        self.log
+            .append(Append::one(HUB, event))
+            .await?
+            .durable()
+            .await
+            .map(drop)
     }
 
     async fn one_at_a_time(&self, id: &Arc<str>) -> tokio::sync::OwnedMutexGuard<()> {
@@ -366,7 +431,11 @@ fn folder(environment: &Environment) -> Result<&str> {
     match &environment.runtime {
         Some(Runtime::Component { folder }) => Ok(folder),
         None => {
-            let message = format!("environment `{}` has no folder: it is {}", environment.id, environment.state.as_str());
+            let message = format!(
+                "environment `{}` has no folder: it is {}",
+                environment.id,
+                environment.state.as_str()
+            );
             Err(Error::new(ErrorKind::Unavailable, message))
         }
     }
@@ -374,7 +443,10 @@ fn folder(environment: &Environment) -> Result<&str> {
 
 fn read(body: &Json) -> Result<Environment> {
     body.to().map_err(|error| {
-        Error::new(ErrorKind::Internal, format!("a record of an environment cannot be read: {}", error.message))
+        Error::new(
+            ErrorKind::Internal,
+            format!("a record of an environment cannot be read: {}", error.message),
+        )
     })
 }
 
@@ -390,15 +462,22 @@ pub(crate) fn short_id() -> String {
 mod tests {
     use super::*;
 
-    const ALL: [State; 6] =
-        [State::Creating, State::Ready, State::Disconnected, State::Removing, State::Removed, State::Failed];
+    const ALL: [State; 6] = [
+        State::Creating,
+        State::Ready,
+        State::Disconnected,
+        State::Removing,
+        State::Removed,
+        State::Failed,
+    ];
 
     #[test]
     fn every_state_can_still_be_removed_and_removed_is_the_end() {
         for state in ALL {
             let mut reached = vec![state];
-            while let Some(next) =
-                ALL.iter().find(|next| !reached.contains(next) && reached.iter().any(|state| state.may_become(**next)))
+            while let Some(next) = ALL
+                .iter()
+                .find(|next| !reached.contains(next) && reached.iter().any(|state| state.may_become(**next)))
             {
                 reached.push(*next);
             }

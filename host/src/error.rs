@@ -103,7 +103,12 @@ impl Error {
             ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Indeterminate => Blame::Upstream,
             ErrorKind::Internal | ErrorKind::Other => Blame::Hub,
         };
-        Self { kind, blame, message: message.into(), source: None }
+        Self {
+            kind,
+            blame,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// The same error, blamed on someone else.
@@ -159,6 +164,9 @@ mod tests {
         let error = Error::new(ErrorKind::Internal, "the log cannot be opened")
             .because(Error::new(ErrorKind::Other, "cannot read header").because(io));
         assert_eq!(error.to_string(), "the log cannot be opened");
-        assert_eq!(error.chain(), "the log cannot be opened: cannot read header: disk on fire");
+        assert_eq!(
+            error.chain(),
+            "the log cannot be opened: cannot read header: disk on fire"
+        );
     }
 }

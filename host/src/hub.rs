@@ -1,10 +1,10 @@
 //! The running hub: every part, made in order, under the lock of one state directory.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use rustix::fs::FlockOperation;
@@ -87,7 +87,11 @@ impl Hub {
         let sqlite = SqliteLog::open(&state)?;
         let log: Arc<dyn EventLog> = Arc::clone(&sqlite) as _;
         let workspace = Arc::new(Workspace::open(&root)?);
-        let scope = Arc::new(Scope { environment: None, labels: Default::default(), workspace: Arc::clone(&workspace) });
+        let scope = Arc::new(Scope {
+            environment: None,
+            labels: Default::default(),
+            workspace: Arc::clone(&workspace),
+        });
         let folders = Arc::new(Folders::open(state.join("environments"), workspace)?);
         let desk = Arc::new(Desk::default());
         let engine = Arc::new(Engine::new(&config.limits, &state)?);
@@ -96,8 +100,13 @@ impl Hub {
         let gateway = Arc::new(Gateway::new(Arc::clone(&log)));
         gateway.restore().await?;
         let plugin_log = Arc::new(PluginLog::default());
-        let parts =
-            Parts { config: &config, variable, project: &root, desk: Arc::clone(&desk), log: Arc::clone(&log) };
+        let parts = Parts {
+            config: &config,
+            variable,
+            project: &root,
+            desk: Arc::clone(&desk),
+            log: Arc::clone(&log),
+        };
         let rooms = Rooms {
             routes: Arc::clone(&routes),
             builtins: capabilities::all(&parts)?,
@@ -124,7 +133,12 @@ impl Hub {
             Arc::clone(&scope),
             &config.hub.provider,
         ));
-        let runs = Arc::new(Runs::new(Arc::clone(&log), Arc::clone(&dispatcher), Arc::clone(&environments), &config));
+        let runs = Arc::new(Runs::new(
+            Arc::clone(&log),
+            Arc::clone(&dispatcher),
+            Arc::clone(&environments),
+            &config,
+        ));
         let watching = watch(&routes, &log)?;
         let hub = Arc::new(Self {
             config,
@@ -193,8 +207,18 @@ impl Hub {
             state: "open".to_owned(),
             body: body.clone(),
         };
-        let event = NewEvent { kind: "project.opened", call: None, body: Body::Json(body), record: Some(record) };
-        self.log.append(Append::one(HUB, event)).await?.durable().await.map(drop)
+        let event = NewEvent {
+            kind: "project.opened",
+            call: None,
+            body: Body::Json(body),
+            record: Some(record),
+        };
+        self.log
+            .append(Append::one(HUB, event))
+            .await?
+            .durable()
+            .await
+            .map(drop)
     }
 }
 
@@ -203,7 +227,12 @@ async fn note_waiting(hub: Weak<Hub>, mut changes: tokio::sync::watch::Receiver<
     let mut waiting: HashSet<Arc<str>> = HashSet::new();
     while changes.changed().await.is_ok() {
         let Some(hub) = hub.upgrade() else { return };
-        let now: HashSet<Arc<str>> = hub.desk.open().into_iter().filter_map(|question| question.run).collect();
+        let now: HashSet<Arc<str>> = hub
+            .desk
+            .open()
+            .into_iter()
+            .filter_map(|question| question.run)
+            .collect();
         let begun = now.difference(&waiting).map(|run| (run, true));
         let over = waiting.difference(&now).map(|run| (run, false));
         for (run, waits) in begun.chain(over) {
@@ -218,13 +247,18 @@ async fn note_waiting(hub: Weak<Hub>, mut changes: tokio::sync::watch::Receiver<
 
 /// The bundled plugins and those of `waypost.toml`; the first that does not load refuses the start.
 async fn load_plugins(plugins: &Arc<Plugins>, config: &Config, root: &Path) -> Result<()> {
-    let sources: Vec<Source> =
-        bundled::sources().chain(Source::installed(config, root)).collect::<Result<_>>()?;
+    let sources: Vec<Source> = bundled::sources()
+        .chain(Source::installed(config, root))
+        .collect::<Result<_>>()?;
     let plugins = Arc::clone(plugins);
-    let load = move || sources.into_iter().try_for_each(|source| plugins.load(source).map(drop));
-    tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
-        Err(Error::new(ErrorKind::Internal, "loading the plugins met a defect").because(error))
-    })
+    let load = move || {
+        sources
+            .into_iter()
+            .try_for_each(|source| plugins.load(source).map(drop))
+    };
+    tokio::task::spawn_blocking(load)
+        .await
+        .unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "loading the plugins met a defect").because(error)))
 }
 
 /// Follows both rule files; what became of a change is an event.
@@ -241,7 +275,12 @@ fn watch(routes: &Arc<Routes>, log: &Arc<dyn EventLog>) -> Result<route::Watchin
         };
         let log = Arc::clone(&log);
         runtime.spawn(async move {
-            let event = NewEvent { kind, call: None, body: Body::Json(body.into()), record: None };
+            let event = NewEvent {
+                kind,
+                call: None,
+                body: Body::Json(body.into()),
+                record: None,
+            };
             if let Err(error) = log.append(Append::one(HUB, event)).await {
                 tracing::error!(error = %error.chain(), "a change of the rules could not be logged");
             }
@@ -253,9 +292,15 @@ fn watch(routes: &Arc<Routes>, log: &Arc<dyn EventLog>) -> Result<route::Watchin
 fn lock(state: &Path) -> Result<fs::File> {
     let cannot = |error: std::io::Error| {
         let message = format!("the state directory {} cannot be opened", state.display());
-        Error::new(ErrorKind::Internal, message).blame(Blame::Operator).because(error)
+        Error::new(ErrorKind::Internal, message)
+            .blame(Blame::Operator)
+            .because(error)
     };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(cannot)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(cannot)?;
     let path = state.join("lock");
     let mut file = fs::OpenOptions::new()
         .read(true)
@@ -267,7 +312,11 @@ fn lock(state: &Path) -> Result<fs::File> {
         .map_err(cannot)?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let owner = fs::read_to_string(&path).unwrap_or_default();
-        let message = format!("another hub (process {}) has the state directory {}", owner.trim(), state.display());
+        let message = format!(
+            "another hub (process {}) has the state directory {}",
+            owner.trim(),
+            state.display()
+        );
         return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
     }
     file.set_len(0).map_err(cannot)?;

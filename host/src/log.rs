@@ -183,7 +183,10 @@ impl std::str::FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self> {
         let number = text.parse().map_err(|_| {
-            Error::new(ErrorKind::Invalid, format!("`{}` is not a cursor of this log", text.escape_debug()))
+            Error::new(
+                ErrorKind::Invalid,
+                format!("`{}` is not a cursor of this log", text.escape_debug()),
+            )
         })?;
         Ok(Self(number))
     }
@@ -203,13 +206,20 @@ pub struct Append {
 impl Append {
     /// One event at the end of a stream.
     pub fn one(run: impl Into<Arc<str>>, event: NewEvent) -> Self {
-        Self { run: run.into(), expected_seq: None, events: vec![event] }
+        Self {
+            run: run.into(),
+            expected_seq: None,
+            events: vec![event],
+        }
     }
 
     /// Refuses an append that could not have a receipt.
     fn check(&self) -> Result<()> {
         if self.events.is_empty() {
-            let message = format!("nothing to append to stream `{}`: give at least one event", self.run.escape_debug());
+            let message = format!(
+                "nothing to append to stream `{}`: give at least one event",
+                self.run.escape_debug()
+            );
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         Ok(())
@@ -310,7 +320,14 @@ pub trait StateStore: Send + Sync {
     fn get(&self, project: &str, plugin: &str, key: &str) -> BoxFuture<'_, Result<Option<String>>>;
 
     /// Sets (or with none removes) a value, durable when it resolves. `quota` bounds the bytes of all keys and values.
-    fn set(&self, project: &str, plugin: &str, key: &str, value: Option<String>, quota: usize) -> BoxFuture<'_, Result<()>>;
+    fn set(
+        &self,
+        project: &str,
+        plugin: &str,
+        key: &str,
+        value: Option<String>,
+        quota: usize,
+    ) -> BoxFuture<'_, Result<()>>;
 
     /// The keys that start with a prefix, sorted, at most 1,000.
     fn keys(&self, project: &str, plugin: &str, prefix: &str) -> BoxFuture<'_, Result<Vec<String>>>;
@@ -339,7 +356,10 @@ fn check_quota(plugin: &str, before: usize, after: usize, quota: usize) -> Resul
 
 /// The refusal of a digest that no payload of this log has.
 fn no_blob(digest: &str) -> Error {
-    let message = format!("this log keeps no payload `{}`; digests read sha256:<hex>", digest.escape_debug());
+    let message = format!(
+        "this log keeps no payload `{}`; digests read sha256:<hex>",
+        digest.escape_debug()
+    );
     Error::new(ErrorKind::NotFound, message)
 }
 

@@ -108,7 +108,12 @@ pub struct Plugins {
 impl Plugins {
     /// No plugins yet.
     pub fn new(engine: Arc<Engine>, limits: PluginLimits) -> Self {
-        Self { engine, limits, loaded: ArcSwap::default(), changing: Mutex::new(()) }
+        Self {
+            engine,
+            limits,
+            loaded: ArcSwap::default(),
+            changing: Mutex::new(()),
+        }
     }
 
     /// A loaded plugin; the error lists what is loaded.
@@ -116,8 +121,11 @@ impl Plugins {
         let loaded = self.loaded.load();
         loaded.get(id).cloned().ok_or_else(|| {
             let known: Vec<&str> = loaded.keys().map(|id| &**id).collect();
-            let message =
-                format!("plugin `{}` is not loaded; loaded are: {}", id.escape_debug(), known.join(", "));
+            let message = format!(
+                "plugin `{}` is not loaded; loaded are: {}",
+                id.escape_debug(),
+                known.join(", ")
+            );
             CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator)
         })
     }
@@ -140,7 +148,9 @@ impl Plugins {
 
     /// Reads an installed plugin's files again and replaces it.
     pub fn reload(&self, id: &str) -> Result<Arc<Loaded>> {
-        let old = self.get(id).map_err(|error| Error::new(ErrorKind::NotFound, error.message))?;
+        let old = self
+            .get(id)
+            .map_err(|error| Error::new(ErrorKind::NotFound, error.message))?;
         match &old.origin {
             Origin::Bundled => Err(Error::new(
                 ErrorKind::Invalid,
@@ -162,10 +172,18 @@ impl Plugins {
     }
 
     fn make(&self, source: Source) -> Result<Loaded> {
-        let Source { manifest, bytes, origin } = source;
+        let Source {
+            manifest,
+            bytes,
+            origin,
+        } = source;
         let grants = match &origin {
             Origin::Bundled => manifest.grants.clone(),
-            Origin::Installed { path, wall: Wall::Worker, .. } => {
+            Origin::Installed {
+                path,
+                wall: Wall::Worker,
+                ..
+            } => {
                 let message = format!(
                     "plugin `{}` ({}) asks for a worker process, which this version does not have; read what it is, then \
                      set `wall = \"in-process\"` in its [[plugin]] entry of waypost.toml",
@@ -201,7 +219,9 @@ impl Source {
     pub fn read(path: &Path, wall: Wall, grant: Grants, largest: usize) -> Result<Self> {
         let cannot = |what: &Path, error: std::io::Error| {
             let message = format!("{} cannot be read", what.display());
-            Error::new(ErrorKind::NotFound, message).blame(Blame::Operator).because(error)
+            Error::new(ErrorKind::NotFound, message)
+                .blame(Blame::Operator)
+                .because(error)
         };
         let manifest_path = path.with_extension("toml");
         let text = std::fs::read_to_string(&manifest_path).map_err(|error| cannot(&manifest_path, error))?;
@@ -215,15 +235,24 @@ impl Source {
             return Err(Error::new(ErrorKind::Limit, message));
         }
         let bytes = std::fs::read(path).map_err(|error| cannot(path, error))?.into();
-        Ok(Self { manifest, bytes, origin: Origin::Installed { path: path.to_owned(), wall, grant } })
+        Ok(Self {
+            manifest,
+            bytes,
+            origin: Origin::Installed {
+                path: path.to_owned(),
+                wall,
+                grant,
+            },
+        })
     }
 
     /// The plugins that `waypost.toml` names, each read or the error of reading it.
     pub fn installed<'a>(config: &'a Config, project: &'a Path) -> impl Iterator<Item = Result<Self>> + 'a {
         let largest = config.limits.plugin.component;
-        config.plugins.iter().map(move |entry| {
-            Self::read(&project.join(&entry.path), entry.wall, entry.grant.clone(), largest)
-        })
+        config
+            .plugins
+            .iter()
+            .map(move |entry| Self::read(&project.join(&entry.path), entry.wall, entry.grant.clone(), largest))
     }
 }
 
@@ -262,9 +291,16 @@ fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
                 || pattern.split(':').next() == Some(wider.trim_end_matches(":*")) && !is_exact(wider)
         })
     };
-    let mut gateway: Vec<String> =
-        asked.gateway.iter().filter(|pattern| covered(pattern, &allowed.gateway)).cloned().collect();
-    let narrower = allowed.gateway.iter().filter(|pattern| covered(pattern, &asked.gateway) && !gateway.contains(pattern));
+    let mut gateway: Vec<String> = asked
+        .gateway
+        .iter()
+        .filter(|pattern| covered(pattern, &allowed.gateway))
+        .cloned()
+        .collect();
+    let narrower = allowed
+        .gateway
+        .iter()
+        .filter(|pattern| covered(pattern, &asked.gateway) && !gateway.contains(pattern));
     let narrower: Vec<String> = narrower.cloned().collect();
     gateway.extend(narrower);
     Grants {
@@ -285,7 +321,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn grants(gateway: &[String]) -> Grants {
-        Grants { gateway: gateway.to_vec(), ..Grants::default() }
+        Grants {
+            gateway: gateway.to_vec(),
+            ..Grants::default()
+        }
     }
 
     proptest! {

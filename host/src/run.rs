@@ -239,7 +239,10 @@ impl Runs {
     pub async fn get(&self, id: &str) -> Result<Run> {
         let record = self.log.record(Noun::Run, id).await?;
         let record = record.ok_or_else(|| {
-            let message = format!("there is no run `{}`; `waypost run --list` lists them", id.escape_debug());
+            let message = format!(
+                "there is no run `{}`; `waypost run --list` lists them",
+                id.escape_debug()
+            );
             Error::new(ErrorKind::NotFound, message)
         })?;
         read(&record.body)
@@ -247,14 +250,29 @@ impl Runs {
 
     /// The runs of a project, newest first.
     pub async fn list(&self, project: &Arc<str>, limit: usize) -> Result<Vec<Run>> {
-        let query = RecordQuery { noun: Noun::Run, project: Some(Arc::clone(project)), states: Vec::new(), limit };
-        self.log.records(query).await?.iter().map(|record| read(&record.body)).collect()
+        let query = RecordQuery {
+            noun: Noun::Run,
+            project: Some(Arc::clone(project)),
+            states: Vec::new(),
+            limit,
+        };
+        self.log
+            .records(query)
+            .await?
+            .iter()
+            .map(|record| read(&record.body))
+            .collect()
     }
 
     /// Takes up the runs that had not ended when the hub did.
     pub async fn resume(self: &Arc<Self>) -> Result<usize> {
         let states = State::OPEN.iter().map(|state| state.as_str().to_owned()).collect();
-        let query = RecordQuery { noun: Noun::Run, project: None, states, limit: 10_000 };
+        let query = RecordQuery {
+            noun: Noun::Run,
+            project: None,
+            states,
+            limit: 10_000,
+        };
         let records = self.log.records(query).await?;
         for record in &records {
             let run = read(&record.body)?;
@@ -293,9 +311,21 @@ impl Runs {
         let worked = self.work(&mut run, cancel).await;
         let run = self.get(&run.id).await?;
         let (next, run) = match worked {
-            Ok(outcome) => (State::Completed, Run { answer: Some(outcome.message), ..run }),
+            Ok(outcome) => (
+                State::Completed,
+                Run {
+                    answer: Some(outcome.message),
+                    ..run
+                },
+            ),
             Err(_) if cancel.is_cancelled() => (State::Cancelled, run),
-            Err(error) => (State::Failed, Run { error: Some(error), ..run }),
+            Err(error) => (
+                State::Failed,
+                Run {
+                    error: Some(error),
+                    ..run
+                },
+            ),
         };
         self.become_(run, next).await.map(drop)
     }
@@ -304,14 +334,21 @@ impl Runs {
         let _place = self.place(cancel).await?;
         let environment = match &run.environment {
             Some(id) => self.environments.ready(id).await?,
-            None => self.environments.create(&run.project, run.environment_wanted.clone()).await?,
+            None => {
+                self.environments
+                    .create(&run.project, run.environment_wanted.clone())
+                    .await?
+            }
         };
         run.environment = Some(Arc::clone(&environment.id));
         let scope = self.environments.scope(&environment)?;
         *run = self.become_(run.clone(), State::Running).await?;
         let uuid = Uuid::parse_str(&run.id)
             .map_err(|_| CallError::new(ErrorKind::Internal, "the id of a run is not one of this hub"))?;
-        let budget = Budget { steps: self.budget.steps, tokens: self.budget.tokens };
+        let budget = Budget {
+            steps: self.budget.steps,
+            tokens: self.budget.tokens,
+        };
         let past = recovery::past(&*self.log, &run.id).await?;
         let principal = Principal {
             project: Arc::clone(&run.project),
@@ -329,10 +366,22 @@ impl Runs {
             settings: run.settings.clone(),
         };
         let name = CallName::new("agent", Some("run"));
-        let mut call = Call::new(name, Json::of(&task)?, Arc::new(principal), Arc::clone(&scope), self.budget.time);
+        let mut call = Call::new(
+            name,
+            Json::of(&task)?,
+            Arc::new(principal),
+            Arc::clone(&scope),
+            self.budget.time,
+        );
         call.cancel = cancel.child_token();
         let journal = Arc::new(Journal::new(uuid, budget, past));
-        let drive = Drive { call, agent: &run.agent, environment: &environment, scope, journal };
+        let drive = Drive {
+            call,
+            agent: &run.agent,
+            environment: &environment,
+            scope,
+            journal,
+        };
         runtimes::drive(&self.dispatcher, drive).await
     }
 
@@ -356,7 +405,10 @@ impl Runs {
             .into_iter()
             // Ids are ordered by time: what came later is not yet known when a run is taken up again.
             .filter(|other| other.thread == run.thread && other.id < run.id && other.state == State::Completed)
-            .map(|other| Turn { prompt: other.prompt, answer: other.answer.unwrap_or_default() })
+            .map(|other| Turn {
+                prompt: other.prompt,
+                answer: other.answer.unwrap_or_default(),
+            })
             .collect();
         turns.reverse();
         Ok(turns)
@@ -367,7 +419,10 @@ impl Runs {
         if record.is_some_and(|record| record.project == *project) {
             return Ok(());
         }
-        let message = format!("there is no thread `{}`; a run without one starts its own", id.escape_debug());
+        let message = format!(
+            "there is no thread `{}`; a run without one starts its own",
+            id.escape_debug()
+        );
         Err(Error::new(ErrorKind::NotFound, message))
     }
 
@@ -382,15 +437,28 @@ impl Runs {
                 state: "open".to_owned(),
                 body: body.clone(),
             };
-            events.push(NewEvent { kind: "thread.opened", call: None, body: Body::Json(body), record: Some(record) });
+            events.push(NewEvent {
+                kind: "thread.opened",
+                call: None,
+                body: Body::Json(body),
+                record: Some(record),
+            });
         }
         events.push(event(run)?);
-        let append = Append { run: Arc::clone(&run.id), expected_seq: Some(0), events };
+        let append = Append {
+            run: Arc::clone(&run.id),
+            expected_seq: Some(0),
+            events,
+        };
         self.log.append(append).await?.durable().await.map(drop)
     }
 
     async fn become_(&self, mut run: Run, next: State) -> Result<Run> {
-        let changing = self.opened().get(&run.id).map(|open| Arc::clone(&open.changing)).unwrap_or_default();
+        let changing = self
+            .opened()
+            .get(&run.id)
+            .map(|open| Arc::clone(&open.changing))
+            .unwrap_or_default();
         let _one = changing.lock().await;
         let now = self.get(&run.id).await?.state;
         if !now.may_become(next) {
@@ -398,7 +466,11 @@ impl Runs {
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         run.state = next;
-        self.log.append(Append::one(Arc::clone(&run.id), event(&run)?)).await?.durable().await?;
+        self.log
+            .append(Append::one(Arc::clone(&run.id), event(&run)?))
+            .await?
+            .durable()
+            .await?;
         Ok(run)
     }
 
@@ -410,7 +482,14 @@ impl Runs {
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         let cancel = CancellationToken::new();
-        open.insert(Arc::clone(id), Open { thread: Arc::clone(thread), cancel: cancel.clone(), changing: Arc::default() });
+        open.insert(
+            Arc::clone(id),
+            Open {
+                thread: Arc::clone(thread),
+                cancel: cancel.clone(),
+                changing: Arc::default(),
+            },
+        );
         Ok(cancel)
     }
 
@@ -432,12 +511,20 @@ fn event(run: &Run) -> Result<NewEvent> {
         state: run.state.as_str().to_owned(),
         body: body.clone(),
     };
-    Ok(NewEvent { kind: run.state.event(), call: None, body: Body::Json(body), record: Some(record) })
+    Ok(NewEvent {
+        kind: run.state.event(),
+        call: None,
+        body: Body::Json(body),
+        record: Some(record),
+    })
 }
 
 fn read(body: &Json) -> Result<Run> {
     body.to().map_err(|error| {
-        Error::new(ErrorKind::Internal, format!("a record of a run cannot be read: {}", error.message))
+        Error::new(
+            ErrorKind::Internal,
+            format!("a record of a run cannot be read: {}", error.message),
+        )
     })
 }
 

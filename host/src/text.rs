@@ -4,7 +4,11 @@
 /// a line.
 pub fn visible(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if acts(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if acts(c) {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
         shown
     })
 }
@@ -12,7 +16,11 @@ pub fn visible(text: &str) -> String {
 /// The same for text of several lines: line ends and tabs stay.
 pub fn visible_lines(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if acts(c) && c != '\n' && c != '\t' { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if acts(c) && c != '\n' && c != '\t' {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
         shown
     })
 }
@@ -21,7 +29,11 @@ pub fn visible_lines(text: &str) -> String {
 pub fn shortened(text: &str, most: usize) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     let cut: String = line.chars().take(most).collect();
-    if cut.len() < text.trim().len() { format!("{}…", visible(&cut)) } else { visible(&cut) }
+    if cut.len() < text.trim().len() {
+        format!("{}…", visible(&cut))
+    } else {
+        visible(&cut)
+    }
 }
 
 fn acts(c: char) -> bool {
@@ -36,7 +48,10 @@ mod tests {
 
     #[test]
     fn terminal_escapes_are_made_visible() {
-        assert_eq!(visible("a\u{1b}]52;c;\u{7}b\u{202e}\n"), "a\\u{1b}]52;c;\\u{7}b\\u{202e}\\n");
+        assert_eq!(
+            visible("a\u{1b}]52;c;\u{7}b\u{202e}\n"),
+            "a\\u{1b}]52;c;\\u{7}b\\u{202e}\\n"
+        );
         assert_eq!(visible_lines("a\tb\nc\r"), "a\tb\nc\\r");
         assert_eq!(shortened("one\ntwo", 10), "one…");
     }

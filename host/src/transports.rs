@@ -56,8 +56,15 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         open.spawn(async move {
             let mut builder = Builder::new(TokioExecutor::new());
             // Without a timer the limit on the head would be no limit at all.
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(128 << 10).max_headers(64);
-            let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .max_buf_size(128 << 10)
+                .max_headers(64);
+            let served = builder
+                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                .await;
             if let Err(error) = served {
                 tracing::debug!(error, "a connection ended");
             }

@@ -63,7 +63,11 @@ async fn ask(client: &Client, body: &Value, json: bool) -> Result<ExitCode> {
             }
         } else if let Some(error) = line.get("error").filter(|_| !json) {
             let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
-            output::note(&format!("error: {}: {}", text("kind"), crate::text::visible_lines(text("message"))));
+            output::note(&format!(
+                "error: {}: {}",
+                text("kind"),
+                crate::text::visible_lines(text("message"))
+            ));
         } else if let Some(chunk) = line.get("chunk").filter(|_| !json) {
             output::note(&crate::text::visible(&chunk.to_string()));
         }

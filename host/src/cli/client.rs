@@ -57,7 +57,10 @@ impl Client {
     }
 
     pub(super) fn here(hub: Arc<Hub>) -> Self {
-        Self::Here { router: api::router(Arc::clone(&hub)), hub }
+        Self::Here {
+            router: api::router(Arc::clone(&hub)),
+            hub,
+        }
     }
 
     fn there(project: &Path) -> Result<Self> {
@@ -89,18 +92,21 @@ impl Client {
     /// An answer that comes line by line.
     pub(super) async fn lines(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Lines> {
         let chunks = self.send(method, path, body).await?;
-        let lines = futures::stream::unfold((chunks, Vec::new()), |(mut chunks, mut left): (Chunks, Vec<u8>)| async {
-            loop {
-                if let Some(at) = left.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = left.drain(..=at).collect();
-                    return Some((parse(&line), (chunks, left)));
+        let lines = futures::stream::unfold(
+            (chunks, Vec::new()),
+            |(mut chunks, mut left): (Chunks, Vec<u8>)| async {
+                loop {
+                    if let Some(at) = left.iter().position(|byte| *byte == b'\n') {
+                        let line: Vec<u8> = left.drain(..=at).collect();
+                        return Some((parse(&line), (chunks, left)));
+                    }
+                    match chunks.next().await? {
+                        Ok(chunk) => left.extend(chunk),
+                        Err(error) => return Some((Err(error), (chunks, left))),
+                    }
                 }
-                match chunks.next().await? {
-                    Ok(chunk) => left.extend(chunk),
-                    Err(error) => return Some((Err(error), (chunks, left))),
-                }
-            }
-        });
+            },
+        );
         Ok(Box::pin(lines))
     }
 
@@ -147,10 +153,22 @@ impl Client {
                     Error::new(ErrorKind::Unavailable, message).because(error)
                 })?;
                 let good = response.status().is_success();
-                (good, Box::pin(response.bytes_stream().map_ok(|bytes| bytes.to_vec()).map_err(broke_off)))
+                (
+                    good,
+                    Box::pin(
+                        response
+                            .bytes_stream()
+                            .map_ok(|bytes| bytes.to_vec())
+                            .map_err(broke_off),
+                    ),
+                )
             }
         };
-        if good { Ok(chunks) } else { Err(refused(&chunks.try_concat().await?)) }
+        if good {
+            Ok(chunks)
+        } else {
+            Err(refused(&chunks.try_concat().await?))
+        }
     }
 }
 
@@ -170,6 +188,9 @@ fn refused(body: &[u8]) -> Error {
     }
     match serde_json::from_slice::<Refused>(body) {
         Ok(Refused { error }) => Error::new(error.kind, error.message).blame(error.blame),
-        Err(_) => Error::new(ErrorKind::Other, format!("the hub refused: {}", String::from_utf8_lossy(body))),
+        Err(_) => Error::new(
+            ErrorKind::Other,
+            format!("the hub refused: {}", String::from_utf8_lossy(body)),
+        ),
     }
 }

@@ -24,7 +24,8 @@ use crate::transports::{self, token};
 pub(super) mod tickets;
 
 /// What the agent is asked to do.
-const PROMPT: &str = "Write RELEASE.md from CHANGES.md. Look up each ticket it names and say in one line what it was about.";
+const PROMPT: &str =
+    "Write RELEASE.md from CHANGES.md. Look up each ticket it names and say in one line what it was about.";
 
 /// The file that the project of the demo begins with.
 const CHANGES: &str = "# Changes\n\n- Faster start (#42)\n- Fixed the lost reply on reconnect (#57)\n";
@@ -76,7 +77,8 @@ async fn show(hub: &Arc<Hub>, token: &str, live: bool, json: bool) -> Result<Exi
         Err(error) => Err(error),
     };
     drop(leash);
-    drop(stop.send(()));
+    // When nobody waits for it any more, serving has already ended.
+    let _ = stop.send(());
     drop(serving.await);
     drop(tracker.wait().await);
     let end = ended?;
@@ -100,7 +102,9 @@ async fn prompt(client: &Client, json: bool) -> Result<Value> {
             "call": "ticket:find",
         }],
     });
-    let started: Value = client.post("/runs", &json!({ "prompt": PROMPT, "settings": settings })).await?;
+    let started: Value = client
+        .post("/runs", &json!({ "prompt": PROMPT, "settings": settings }))
+        .await?;
     let end = run::follow(client, &started, json).await?;
     let environment = end.get("environment").and_then(Value::as_str).unwrap_or_default();
     if !json && !environment.is_empty() {
@@ -112,7 +116,11 @@ async fn prompt(client: &Client, json: bool) -> Result<Value> {
 }
 
 fn introduce(hub: &Hub, live: bool, tracker: Option<u32>) -> Result<()> {
-    let model = if live { "the endpoint of OPENAI_BASE_URL" } else { "a WASM handler that replays a recording" };
+    let model = if live {
+        "the endpoint of OPENAI_BASE_URL"
+    } else {
+        "a WASM handler that replays a recording"
+    };
     output::line(&format!(
         "project    {}\nagent      loop, a WASM component, in an environment that the WASM provider sandbox makes\n\
          inference  {model}\nticket     a second process ({}), connected on /plugins\nthe rest   built-in handlers, in the \
@@ -144,7 +152,11 @@ fn lay_out(root: &Path, token: &str, live: bool) -> Result<()> {
     );
     let write = |name: &str, text: &str| {
         std::fs::write(root.join(name), text).map_err(|error| {
-            Error::new(ErrorKind::Unavailable, format!("{} cannot be written", root.join(name).display())).because(error)
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("{} cannot be written", root.join(name).display()),
+            )
+            .because(error)
         })
     };
     write("CHANGES.md", CHANGES)?;

@@ -16,7 +16,9 @@ use crate::text::visible_lines;
 
 /// Looks at the machine and the configuration, and says what is missing.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 when everything that is needed is there, 1 otherwise. A warning costs speed or a feature.")]
+#[command(
+    after_help = "Exit code: 0 when everything that is needed is there, 1 otherwise. A warning costs speed or a feature."
+)]
 pub(super) struct Doctor {}
 
 /// One thing that was looked at.
@@ -53,7 +55,11 @@ impl Doctor {
                     Verdict::Warning => "warning",
                     Verdict::Missing => "missing",
                 };
-                output::line(&format!("{mark}  {:<12}  {}", finding.what, visible_lines(&finding.text)))?;
+                output::line(&format!(
+                    "{mark}  {:<12}  {}",
+                    finding.what,
+                    visible_lines(&finding.text)
+                ))?;
             }
         }
         let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
@@ -62,12 +68,20 @@ impl Doctor {
 }
 
 fn finding(what: &'static str, verdict: Verdict, text: impl Into<String>) -> Finding {
-    Finding { what, verdict, text: text.into() }
+    Finding {
+        what,
+        verdict,
+        text: text.into(),
+    }
 }
 
 fn kernel() -> Finding {
     if engine::page_map_scan() {
-        return finding("page scan", Verdict::Ok, "the kernel has PAGEMAP_SCAN: a fresh sandbox keeps its pages");
+        return finding(
+            "page scan",
+            Verdict::Ok,
+            "the kernel has PAGEMAP_SCAN: a fresh sandbox keeps its pages",
+        );
     }
     let text = "the kernel has no PAGEMAP_SCAN (Linux 6.7): a fresh sandbox costs about three times as much";
     finding("page scan", Verdict::Warning, text)
@@ -75,14 +89,23 @@ fn kernel() -> Finding {
 
 /// Each sandbox that is resident takes about four memory maps.
 fn maps() -> Finding {
-    let most = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let most = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
     match most {
         Some(most) if most < 65_530 => {
-            let text = format!("vm.max_map_count is {most}: about {} sandboxes at the same time; raise it with sysctl", most / 4);
+            let text = format!(
+                "vm.max_map_count is {most}: about {} sandboxes at the same time; raise it with sysctl",
+                most / 4
+            );
             finding("memory maps", Verdict::Warning, text)
         }
         Some(most) => finding("memory maps", Verdict::Ok, format!("vm.max_map_count is {most}")),
-        None => finding("memory maps", Verdict::Warning, "vm.max_map_count cannot be read on this system"),
+        None => finding(
+            "memory maps",
+            Verdict::Warning,
+            "vm.max_map_count cannot be read on this system",
+        ),
     }
 }
 
@@ -101,12 +124,20 @@ fn shell(config: &Config) -> Finding {
     if config.terminal.shell.is_file() {
         finding("shell", Verdict::Ok, format!("commands run in {shell}"))
     } else {
-        finding("shell", Verdict::Warning, format!("{shell} is not there: commands cannot run; set `[terminal] shell`"))
+        finding(
+            "shell",
+            Verdict::Warning,
+            format!("{shell} is not there: commands cannot run; set `[terminal] shell`"),
+        )
     }
 }
 
 fn endpoint(config: &Config) -> Finding {
-    let set = config.inference.base_url.clone().or_else(|| std::env::var("OPENAI_BASE_URL").ok());
+    let set = config
+        .inference
+        .base_url
+        .clone()
+        .or_else(|| std::env::var("OPENAI_BASE_URL").ok());
     match set.filter(|url| !url.is_empty()) {
         Some(_) => finding("inference", Verdict::Ok, "an endpoint is configured"),
         None => {
@@ -120,7 +151,11 @@ fn endpoint(config: &Config) -> Finding {
 async fn hub(project: &Path) -> Finding {
     match Hub::open(project).await {
         Ok(hub) => {
-            let text = format!("it opens, with {} plugins; its state is in {}", hub.plugins.all().len(), hub.state().display());
+            let text = format!(
+                "it opens, with {} plugins; its state is in {}",
+                hub.plugins.all().len(),
+                hub.state().display()
+            );
             hub.close().await;
             finding("hub", Verdict::Ok, text)
         }

@@ -69,11 +69,17 @@ impl Env {
                 if json { output::json(&list)? } else { table(&list)? }
             }
             Self::Create { provider, labels } => {
-                let labels: serde_json::Map<String, Value> =
-                    labels.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+                let labels: serde_json::Map<String, Value> = labels
+                    .into_iter()
+                    .map(|(name, value)| (name, Value::String(value)))
+                    .collect();
                 let body = json!({ "provider": provider, "labels": labels });
                 let made: Value = client.post("/environments", &body).await?;
-                if json { output::json(&made)? } else { output::line(&visible(text(&made, "id")))? }
+                if json {
+                    output::json(&made)?
+                } else {
+                    output::line(&visible(text(&made, "id")))?
+                }
             }
             Self::Show(One { id }) => {
                 let mut shown: Value = client.get(&format!("/environments/{id}")).await?;
@@ -86,18 +92,40 @@ impl Env {
             }
             Self::Diff(One { id }) => {
                 let changes: Vec<Value> = client.get(&format!("/environments/{id}/diff")).await?;
-                if json { output::json(&changes)? } else { show_diff(&changes)? }
+                if json {
+                    output::json(&changes)?
+                } else {
+                    show_diff(&changes)?
+                }
             }
-            Self::Merge { one: One { id }, partial } => {
+            Self::Merge {
+                one: One { id },
+                partial,
+            } => {
                 let path = format!("/environments/{id}/merge?partial={partial}");
                 let report: Value = client.post(&path, &Value::Null).await?;
-                let conflicts = report.get("conflicts").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
-                if json { output::json(&report)? } else { show_merge(&report)? }
-                return Ok(if conflicts { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+                let conflicts = report
+                    .get("conflicts")
+                    .and_then(Value::as_array)
+                    .is_some_and(|list| !list.is_empty());
+                if json {
+                    output::json(&report)?
+                } else {
+                    show_merge(&report)?
+                }
+                return Ok(if conflicts {
+                    ExitCode::FAILURE
+                } else {
+                    ExitCode::SUCCESS
+                });
             }
             Self::Rm(One { id }) => {
                 let removed: Value = client.delete(&format!("/environments/{id}")).await?;
-                if json { output::json(&removed)? } else { output::line(&format!("{} is removed", visible(&id)))? }
+                if json {
+                    output::json(&removed)?
+                } else {
+                    output::line(&format!("{} is removed", visible(&id)))?
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -111,7 +139,12 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 fn table(list: &[Value]) -> Result<()> {
     let rows: Vec<Vec<String>> = list
         .iter()
-        .map(|one| ["id", "state", "provider", "error"].iter().map(|name| visible(text(one, name))).collect())
+        .map(|one| {
+            ["id", "state", "provider", "error"]
+                .iter()
+                .map(|name| visible(text(one, name)))
+                .collect()
+        })
         .collect();
     output::table(&["ENVIRONMENT", "STATE", "PROVIDER", "ERROR"], &rows)
 }
@@ -124,7 +157,11 @@ pub(super) fn show_diff(changes: &[Value]) -> Result<()> {
     for change in changes {
         match change.get("unified").and_then(Value::as_str) {
             Some(unified) => output::line(visible_lines(unified).trim_end())?,
-            None => output::line(&format!("{} {} (not text)", visible(text(change, "kind")), visible(text(change, "path"))))?,
+            None => output::line(&format!(
+                "{} {} (not text)",
+                visible(text(change, "kind")),
+                visible(text(change, "path"))
+            ))?,
         }
     }
     Ok(())
@@ -137,7 +174,11 @@ fn show_merge(report: &Value) -> Result<()> {
     }
     for (word, name) in [("conflict ", "conflicts"), ("refused  ", "refused")] {
         for unmerged in list(name) {
-            output::line(&format!("{word} {}: {}", visible(text(&unmerged, "path")), visible(text(&unmerged, "reason"))))?;
+            output::line(&format!(
+                "{word} {}: {}",
+                visible(text(&unmerged, "path")),
+                visible(text(&unmerged, "reason"))
+            ))?;
         }
     }
     if list("applied").is_empty() && !list("conflicts").is_empty() {

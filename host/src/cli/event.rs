@@ -54,10 +54,18 @@ impl Event {
                 output::json(&event)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Self::Ls { run: Some(run), limit, after } => {
+            Self::Ls {
+                run: Some(run),
+                limit,
+                after,
+            } => {
                 format!("/runs/{run}/events?limit={limit}&after={}", after.unwrap_or(0))
             }
-            Self::Ls { run: None, limit, after } => {
+            Self::Ls {
+                run: None,
+                limit,
+                after,
+            } => {
                 let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
                 format!("/events?limit={limit}{after}")
             }

@@ -9,9 +9,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// One line of a result. A reader who has gone away ends the program quietly, as it does in any pipe.
 pub(super) fn line(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| {
-        Error::new(ErrorKind::Cancelled, "standard output was closed").because(error)
-    })
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::new(ErrorKind::Cancelled, "standard output was closed").because(error))
 }
 
 /// One line for people.
@@ -34,18 +34,28 @@ pub(super) fn colour() -> bool {
 /// A table with aligned columns; the last column may be of any width.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(head.get(column).map(|cell| cell.chars().count())).max().unwrap_or(0)
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        cells
+            .chain(head.get(column).map(|cell| cell.chars().count()))
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let row = |cells: &mut dyn Iterator<Item = &str>| {
         let mut text = String::new();
         for (cell, width) in cells.zip(&widths) {
             text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', (width + 2).saturating_sub(cell.chars().count())));
+            text.extend(std::iter::repeat_n(
+                ' ',
+                (width + 2).saturating_sub(cell.chars().count()),
+            ));
         }
         text.trim_end().to_owned()
     };
     line(&row(&mut head.iter().copied()))?;
-    rows.iter().try_for_each(|cells| line(&row(&mut cells.iter().map(String::as_str))))
+    rows.iter()
+        .try_for_each(|cells| line(&row(&mut cells.iter().map(String::as_str))))
 }

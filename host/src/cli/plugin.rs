@@ -42,7 +42,11 @@ impl Plugin {
             }
             Self::Reload { id } => {
                 let reloaded: Value = client.post(&format!("/plugins/{id}/reload"), &Value::Null).await?;
-                if json { output::json(&reloaded)? } else { table(&[reloaded])? }
+                if json {
+                    output::json(&reloaded)?
+                } else {
+                    table(&[reloaded])?
+                }
             }
             Self::Logs { id } => {
                 let lines: Vec<Value> = client.get(&format!("/plugins/{id}/logs")).await?;
@@ -66,17 +70,42 @@ fn table(list: &[Value]) -> Result<()> {
             let text = |name: &str| visible(one.get(name).and_then(Value::as_str).unwrap_or_default());
             let words = |name: &str| {
                 let list = one.get(name).and_then(Value::as_array);
-                list.into_iter().flatten().filter_map(Value::as_str).map(visible).collect::<Vec<_>>().join(", ")
+                list.into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .map(visible)
+                    .collect::<Vec<_>>()
+                    .join(", ")
             };
             let flag = |name: &str| one.get(name).and_then(Value::as_bool).unwrap_or_default();
             let mut granted = Vec::new();
             if !words("may_call").is_empty() {
                 granted.push(format!("gateway [{}]", words("may_call")));
             }
-            granted.extend(["state", "workspace"].iter().filter(|name| flag(name)).map(|name| (*name).to_owned()));
-            let granted = if granted.is_empty() { "-".to_owned() } else { granted.join(", ") };
-            let serves = if words("serves").is_empty() { "-".to_owned() } else { words("serves") };
-            vec![text("id"), text("version"), text("role"), text("origin"), serves, granted]
+            granted.extend(
+                ["state", "workspace"]
+                    .iter()
+                    .filter(|name| flag(name))
+                    .map(|name| (*name).to_owned()),
+            );
+            let granted = if granted.is_empty() {
+                "-".to_owned()
+            } else {
+                granted.join(", ")
+            };
+            let serves = if words("serves").is_empty() {
+                "-".to_owned()
+            } else {
+                words("serves")
+            };
+            vec![
+                text("id"),
+                text("version"),
+                text("role"),
+                text("origin"),
+                serves,
+                granted,
+            ]
         })
         .collect();
     output::table(&["PLUGIN", "VERSION", "ROLE", "ORIGIN", "SERVES", "GRANTED"], &rows)

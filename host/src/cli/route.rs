@@ -49,7 +49,11 @@ impl Route {
 
     async fn ask(self, client: &Client, json: bool) -> Result<ExitCode> {
         match self {
-            Self::Explain(Explain { call, message, environment }) => {
+            Self::Explain(Explain {
+                call,
+                message,
+                environment,
+            }) => {
                 let message: Value = serde_json::from_str(&message)
                     .map_err(|error| Error::new(ErrorKind::Invalid, "the message is not JSON").because(error))?;
                 let body = json!({ "call": call, "message": message, "environment": environment });
@@ -93,5 +97,9 @@ fn check(context: &Context) -> Result<ExitCode> {
             output::note("both rule files are in order");
         }
     }
-    Ok(if findings.iter().any(|finding| finding.broken) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if findings.iter().any(|finding| finding.broken) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

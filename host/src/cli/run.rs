@@ -56,7 +56,11 @@ pub(super) struct Run {
 impl Run {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let client = Client::open(&context.project).await?;
-        let done = if self.list { list(&client, context).await } else { self.start(&client, context).await };
+        let done = if self.list {
+            list(&client, context).await
+        } else {
+            self.start(&client, context).await
+        };
         client.close().await;
         done
     }
@@ -64,9 +68,10 @@ impl Run {
     async fn start(self, client: &Client, context: &Context) -> Result<ExitCode> {
         let settings: Option<Value> = match &self.settings {
             None => None,
-            Some(text) => Some(serde_json::from_str(text).map_err(|error| {
-                Error::new(ErrorKind::Invalid, "--settings is not JSON").because(error)
-            })?),
+            Some(text) => Some(
+                serde_json::from_str(text)
+                    .map_err(|error| Error::new(ErrorKind::Invalid, "--settings is not JSON").because(error))?,
+            ),
         };
         let body = json!({
             "prompt": self.prompt.unwrap_or_default(),
@@ -85,7 +90,9 @@ impl Run {
 /// Follows a run to its end and says what came of it. Ctrl-C cancels the run, and waits for its end.
 pub(super) async fn follow(client: &Client, run: &Value, json: bool) -> Result<Value> {
     let id = run.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut lines: Lines = client.lines(Method::GET, &format!("/runs/{id}/events?follow=true"), None).await?;
+    let mut lines: Lines = client
+        .lines(Method::GET, &format!("/runs/{id}/events?follow=true"), None)
+        .await?;
     let mut timeline = Timeline::new();
     let mut last = Value::Null;
     let mut stopping = false;
@@ -125,7 +132,10 @@ fn conclude(end: &Value) -> Result<()> {
     match text("state") {
         "completed" => output::line(&format!("\n{}", visible_lines(text("answer"))))?,
         "failed" => {
-            let message = end.pointer("/error/message").and_then(Value::as_str).unwrap_or("no reason is known");
+            let message = end
+                .pointer("/error/message")
+                .and_then(Value::as_str)
+                .unwrap_or("no reason is known");
             output::note(&format!("\nerror: the run failed: {}", visible_lines(message)));
         }
         state => output::note(&format!("\nthe run is {state}")),
@@ -152,7 +162,9 @@ pub(super) fn code(end: &Value) -> ExitCode {
 /// Asks the person at the terminal what the agent, or a rule, wants to know.
 async fn ask(client: &Client, run: &str) -> Result<()> {
     let questions: Vec<Value> = client.get("/questions").await?;
-    let ours = questions.iter().filter(|question| question.get("run").and_then(Value::as_str) == Some(run));
+    let ours = questions
+        .iter()
+        .filter(|question| question.get("run").and_then(Value::as_str) == Some(run));
     for question in ours {
         let text = |name: &str| question.get(name).and_then(Value::as_str).unwrap_or_default();
         let buttons: Vec<&str> = question
@@ -160,7 +172,11 @@ async fn ask(client: &Client, run: &str) -> Result<()> {
             .and_then(Value::as_array)
             .map(|buttons| buttons.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default();
-        let choice = if buttons.is_empty() { String::new() } else { format!(" [{}]", visible_lines(&buttons.join("/"))) };
+        let choice = if buttons.is_empty() {
+            String::new()
+        } else {
+            format!(" [{}]", visible_lines(&buttons.join("/")))
+        };
         output::note(&format!("\n? {}{choice}", visible_lines(text("text"))));
         let answer = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
@@ -183,7 +199,13 @@ async fn list(client: &Client, context: &Context) -> Result<ExitCode> {
             .iter()
             .map(|run| {
                 let prompt = shortened(&text(run, "prompt"), 60);
-                vec![text(run, "id"), text(run, "state"), text(run, "thread"), text(run, "environment"), prompt]
+                vec![
+                    text(run, "id"),
+                    text(run, "state"),
+                    text(run, "thread"),
+                    text(run, "environment"),
+                    prompt,
+                ]
             })
             .collect();
         output::table(&["RUN", "STATE", "THREAD", "ENVIRONMENT", "PROMPT"], &rows)?;

@@ -42,14 +42,19 @@ async fn serve(hub: &Arc<Hub>, listen: &str, json: bool) -> Result<()> {
     let (listener, address) = bind(listen).await?;
     let token = token::fresh()?;
     let url = format!("http://{address}");
-    let running = Running { url: url.clone(), token: token.clone() };
+    let running = Running {
+        url: url.clone(),
+        token: token.clone(),
+    };
     let path = Running::path(&hub.state());
     leave_word(&path, &running)?;
     let resumed = hub.runs.resume().await?;
     if json {
         output::line(&serde_json::json!({ "url": url, "token": token, "resumed": resumed }).to_string())?;
     } else {
-        output::line(&format!("waypost is listening on {url}\ntoken, until it stops: {token}"))?;
+        output::line(&format!(
+            "waypost is listening on {url}\ntoken, until it stops: {token}"
+        ))?;
         if resumed > 0 {
             output::note(&format!("{resumed} runs that were cut off are taken up again"));
         }
@@ -67,7 +72,9 @@ async fn serve(hub: &Arc<Hub>, listen: &str, json: bool) -> Result<()> {
 pub(super) async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr)> {
     let cannot = |error: std::io::Error| {
         let message = format!("cannot listen on `{listen}`; choose another with --listen or `[hub] listen`");
-        Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator).because(error)
+        Error::new(ErrorKind::Unavailable, message)
+            .blame(Blame::Operator)
+            .because(error)
     };
     let listener = TcpListener::bind(listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
@@ -91,5 +98,7 @@ fn leave_word(path: &Path, running: &Running) -> Result<()> {
         .mode(0o600)
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| Error::new(ErrorKind::Internal, format!("{} cannot be written", path.display())).because(error))
+    written.map_err(|error| {
+        Error::new(ErrorKind::Internal, format!("{} cannot be written", path.display())).because(error)
+    })
 }

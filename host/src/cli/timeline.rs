@@ -14,7 +14,10 @@ pub(super) struct Timeline {
 
 impl Timeline {
     pub(super) fn new() -> Self {
-        Self { began: None, colour: output::colour() }
+        Self {
+            began: None,
+            colour: output::colour(),
+        }
     }
 
     /// Shows one event after its cursor, by which `waypost event show` finds it.
@@ -49,25 +52,45 @@ impl Timeline {
     fn call(&self, body: &Value) -> String {
         let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let who = format!("{}:{}", text("/principal/kind"), text("/principal/id"));
-        let attempts: Vec<&Value> = body.get("attempts").and_then(Value::as_array).into_iter().flatten().collect();
+        let attempts: Vec<&Value> = body
+            .get("attempts")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .collect();
         let targets: Vec<String> = attempts
             .iter()
             .filter_map(|attempt| attempt.get("target").and_then(Value::as_str).map(visible))
             .collect();
-        let by = if targets.is_empty() { "nobody".to_owned() } else { targets.join(" > ") };
+        let by = if targets.is_empty() {
+            "nobody".to_owned()
+        } else {
+            targets.join(" > ")
+        };
         let micros = body.get("micros").and_then(Value::as_u64).unwrap_or_default();
         let took = format!("{}.{} ms", micros / 1000, (micros % 1000) / 100);
-        let head = format!("{:<13}  {:<22}  {by:<20}  {took:>9}", visible(&who), visible(text("/name")));
+        let head = format!(
+            "{:<13}  {:<22}  {by:<20}  {took:>9}",
+            visible(&who),
+            visible(text("/name"))
+        );
         let rule = self.paint("2", &format!("  [{}]", visible(text("/rule"))));
         let gist = match body.pointer("/error/message").and_then(Value::as_str) {
-            Some(error) => self.paint("31", &format!("{}: {}", visible(text("/error/kind")), shortened(error, 100))),
+            Some(error) => self.paint(
+                "31",
+                &format!("{}: {}", visible(text("/error/kind")), shortened(error, 100)),
+            ),
             None => self.paint("36", &gist(body)),
         };
         format!("{head}{rule}  {gist}")
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
-        if self.colour && !text.is_empty() { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colour && !text.is_empty() {
+            format!("\u{1b}[{colour}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -89,9 +112,17 @@ fn gist(body: &Value) -> String {
         .flatten()
         .filter_map(|call| call.pointer("/function/name").and_then(Value::as_str))
         .collect();
-    let tools = if tools.is_empty() { String::new() } else { format!("→ {}", visible(&tools.join(", "))) };
+    let tools = if tools.is_empty() {
+        String::new()
+    } else {
+        format!("→ {}", visible(&tools.join(", ")))
+    };
     let found = found.map(|text| shortened(text, 60)).unwrap_or_default();
-    [found, tools].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    [found, tools]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// What any other event is about, in a few words.
@@ -101,13 +132,20 @@ fn about(kind: &str, body: &Value) -> String {
         "run.accepted" => format!("\"{}\"", shortened(text("prompt"), 100)),
         "run.starting" => format!("agent {}", visible(text("agent"))),
         "run.running" => format!("in {}", visible(text("environment"))),
-        "run.failed" => {
-            shortened(body.pointer("/error/message").and_then(Value::as_str).unwrap_or_default(), 100)
-        }
+        "run.failed" => shortened(
+            body.pointer("/error/message")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
+            100,
+        ),
         "run.completed" => String::new(),
         _ => {
             let parts = ["id", "name", "holder", "state", "provider", "problem"].map(text);
-            let parts: Vec<String> = parts.iter().filter(|part| !part.is_empty()).map(|part| shortened(part, 80)).collect();
+            let parts: Vec<String> = parts
+                .iter()
+                .filter(|part| !part.is_empty())
+                .map(|part| shortened(part, 80))
+                .collect();
             parts.join(" ")
         }
     }

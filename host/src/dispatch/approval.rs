@@ -30,14 +30,21 @@ impl Dispatcher {
             "allowed": answer.is_ok(),
             "reason": answer.as_ref().err().map(|error| &error.message),
         });
-        let event =
-            NewEvent { kind: "approval.answered", call: Some(call.id), body: Body::Json(body.into()), record: None };
+        let event = NewEvent {
+            kind: "approval.answered",
+            call: Some(call.id),
+            body: Body::Json(body.into()),
+            record: None,
+        };
         let written = match self.rooms.log.append(Append::one(super::stream(call), event)).await {
             Ok(ticket) => ticket.durable().await.map(drop),
             Err(error) => Err(error),
         };
         written.map_err(|error| {
-            let message = format!("{} was not begun, since its approval could not be logged: {}", call.name, error.message);
+            let message = format!(
+                "{} was not begun, since its approval could not be logged: {}",
+                call.name, error.message
+            );
             CallError::new(ErrorKind::Unavailable, message).blame(Blame::Hub)
         })?;
         answer

@@ -26,7 +26,10 @@ impl Dispatcher {
         effect: Effect,
         journal: Option<Arc<Journal>>,
     ) -> Walked {
-        let mut walk = Walk { attempts: Vec::with_capacity(1), last: None };
+        let mut walk = Walk {
+            attempts: Vec::with_capacity(1),
+            last: None,
+        };
         let open = decision.open.then_some(Target::Local);
         for target in decision.attempts.iter().chain(&open) {
             if *target == Target::Ask {
@@ -36,7 +39,10 @@ impl Dispatcher {
                 }
             }
             if call.path.holds(target) {
-                walk.skip(target, CallError::new(ErrorKind::Unavailable, "skipped: the call already passed through it"));
+                walk.skip(
+                    target,
+                    CallError::new(ErrorKind::Unavailable, "skipped: the call already passed through it"),
+                );
                 continue;
             }
             // An inference that brought nothing may be asked once more: it cost money, but changed nothing.
@@ -61,7 +67,10 @@ impl Dispatcher {
                 return walk.end(&Target::Local, result);
             }
         }
-        let error = walk.last.take().filter(|_| decision.attempts.len() == 1 && !all_skipped(&walk.attempts));
+        let error = walk
+            .last
+            .take()
+            .filter(|_| decision.attempts.len() == 1 && !all_skipped(&walk.attempts));
         let error = error.unwrap_or_else(|| none_left(call, decision, &walk.attempts));
         (walk.attempts, Err(error))
     }
@@ -76,22 +85,38 @@ impl Dispatcher {
     ) -> Result<Json, CallError> {
         match target {
             Target::Local => {
-                let Some(known) = self.builtins.get(&*call.name.kind) else { return Err(self.no_builtin(call)) };
+                let Some(known) = self.builtins.get(&*call.name.kind) else {
+                    return Err(self.no_builtin(call));
+                };
                 supervise(call, sink, effect, known.handler.handle(call, sink)).await
             }
             Target::Plugin(id) => {
                 let plugin = self.rooms.plugins.get(id)?;
                 if plugin.manifest.role == Role::Handler && !plugin.serves(&call.name) {
-                    let message = format!("plugin `{id}` does not serve {}; it serves {}", call.name, plugin.manifest.serves.join(", "));
+                    let message = format!(
+                        "plugin `{id}` does not serve {}; it serves {}",
+                        call.name,
+                        plugin.manifest.serves.join(", ")
+                    );
                     return Err(CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
                 }
                 let mut call = call.clone();
                 if plugin.manifest.role == Role::Handler {
-                    let limit = plugin.manifest.limits.timeout.unwrap_or(self.rooms.limits.plugin_timeout);
+                    let limit = plugin
+                        .manifest
+                        .limits
+                        .timeout
+                        .unwrap_or(self.rooms.limits.plugin_timeout);
                     call.deadline = call.deadline.min(Deadline::after(limit));
                 }
                 call.cancel = call.cancel.child_token();
-                supervise(&call, sink, effect, self.executor.execute(&plugin, &call, sink, journal)).await
+                supervise(
+                    &call,
+                    sink,
+                    effect,
+                    self.executor.execute(&plugin, &call, sink, journal),
+                )
+                .await
             }
             Target::Proxy | Target::ProxyOnly => {
                 supervise(call, sink, effect, self.rooms.gateway.proxy(call, sink)).await
@@ -103,9 +128,10 @@ impl Dispatcher {
                 let message = format!("no hub `{name}` is joined to this one; this version cannot join hubs");
                 Err(CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator))
             }
-            Target::Deny => {
-                Err(CallError::new(ErrorKind::Denied, format!("{} is denied by the rules of this project", call.name)))
-            }
+            Target::Deny => Err(CallError::new(
+                ErrorKind::Denied,
+                format!("{} is denied by the rules of this project", call.name),
+            )),
             Target::Ask => Err(stopping_error()),
         }
     }
@@ -121,10 +147,16 @@ impl Dispatcher {
             None => {
                 let mut kinds: Vec<&str> = self.builtins.keys().copied().collect();
                 kinds.sort_unstable();
-                format!("load a plugin that serves it or connect a process that claims it; built in are {}", kinds.join(", "))
+                format!(
+                    "load a plugin that serves it or connect a process that claims it; built in are {}",
+                    kinds.join(", ")
+                )
             }
         };
-        CallError::new(ErrorKind::NotFound, format!("{} has no built-in handler; {remedy}", call.name))
+        CallError::new(
+            ErrorKind::NotFound,
+            format!("{} has no built-in handler; {remedy}", call.name),
+        )
     }
 }
 
@@ -135,12 +167,18 @@ struct Walk {
 
 impl Walk {
     fn skip(&mut self, target: &Target, error: CallError) {
-        self.attempts.push(Attempt { target: target.clone(), error: Some(error.clone()) });
+        self.attempts.push(Attempt {
+            target: target.clone(),
+            error: Some(error.clone()),
+        });
         self.last = Some(error);
     }
 
     fn end(mut self, target: &Target, result: Result<Json, CallError>) -> Walked {
-        self.attempts.push(Attempt { target: target.clone(), error: result.as_ref().err().cloned() });
+        self.attempts.push(Attempt {
+            target: target.clone(),
+            error: result.as_ref().err().cloned(),
+        });
         (self.attempts, result)
     }
 }
@@ -155,7 +193,12 @@ fn may_move_on(error: &CallError, effect: Effect, sink: &Sink) -> bool {
 }
 
 fn all_skipped(attempts: &[Attempt]) -> bool {
-    attempts.iter().all(|attempt| attempt.error.as_ref().is_some_and(|error| error.message.starts_with("skipped: ")))
+    attempts.iter().all(|attempt| {
+        attempt
+            .error
+            .as_ref()
+            .is_some_and(|error| error.message.starts_with("skipped: "))
+    })
 }
 
 fn none_left(call: &Call, decision: &Decision, attempts: &[Attempt]) -> CallError {
@@ -169,9 +212,18 @@ fn none_left(call: &Call, decision: &Decision, attempts: &[Attempt]) -> CallErro
     }
     let tried: Vec<String> = attempts
         .iter()
-        .filter_map(|attempt| attempt.error.as_ref().map(|error| format!("{}: {}", attempt.target, error.message)))
+        .filter_map(|attempt| {
+            attempt
+                .error
+                .as_ref()
+                .map(|error| format!("{}: {}", attempt.target, error.message))
+        })
         .collect();
-    let message = format!("{} was answered by no target of its rule ({rule}): {}", call.name, tried.join("; "));
+    let message = format!(
+        "{} was answered by no target of its rule ({rule}): {}",
+        call.name,
+        tried.join("; ")
+    );
     CallError::new(ErrorKind::Unavailable, message)
 }
 
@@ -200,7 +252,10 @@ async fn supervise(
         (Ok(result), _) => result,
         (Err(_), Effect::Read) => Err(CallError::stopped(call)),
         (Err(_), _) => {
-            let message = format!("{} did not stop when it was told to; it may or may not have had its effect", call.name);
+            let message = format!(
+                "{} did not stop when it was told to; it may or may not have had its effect",
+                call.name
+            );
             Err(CallError::new(ErrorKind::Indeterminate, message))
         }
     }

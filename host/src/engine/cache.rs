@@ -29,10 +29,17 @@ impl Cache {
     /// Opens the folder; makes it, and a fresh key, when there is none.
     pub fn open(folder: &Path) -> Result<Self> {
         let broken = |error: std::io::Error| {
-            let message = format!("the compile cache {} cannot be opened; remove it, it is rebuilt", folder.display());
+            let message = format!(
+                "the compile cache {} cannot be opened; remove it, it is rebuilt",
+                folder.display()
+            );
             Error::new(ErrorKind::Internal, message).because(error)
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(broken)?;
         let path = folder.join("key");
         let mut key = [0; KEY_BYTES];
         match fs::File::open(&path) {
@@ -43,7 +50,10 @@ impl Cache {
             }
             Err(error) => return Err(broken(error)),
         }
-        Ok(Self { folder: folder.to_owned(), key })
+        Ok(Self {
+            folder: folder.to_owned(),
+            key,
+        })
     }
 
     /// The component of these bytes: from the cache when its entry can be trusted, else compiled and kept.
@@ -54,7 +64,10 @@ impl Cache {
         let compatible = hasher.finish();
         let path = self.folder.join(format!("{}-{compatible:016x}.cwasm", hex(&source)));
         if let Some(code) = self.load(&path, &source, compatible) {
-            #[expect(unsafe_code, reason = "the keyed hash shows that this hub wrote these bytes for this engine")]
+            #[expect(
+                unsafe_code,
+                reason = "the keyed hash shows that this hub wrote these bytes for this engine"
+            )]
             // SAFETY: `load` verified the hash over the source, the engine and every byte that is handed over here.
             let loaded = unsafe { Component::deserialize(engine, &code) };
             match loaded {
@@ -80,7 +93,9 @@ impl Cache {
 
     /// Best effort: a cache that cannot be written only costs time.
     fn keep(&self, path: &Path, source: &[u8; 32], compatible: u64, code: &[u8]) {
-        let Some(mac) = self.hash(source, compatible, code) else { return };
+        let Some(mac) = self.hash(source, compatible, code) else {
+            return;
+        };
         let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
         let written = write_private(&temporary, &[&mac.finalize().into_bytes(), code])
             .and_then(|()| fs::rename(&temporary, path));
@@ -111,7 +126,12 @@ fn not_a_component(name: &str, bytes: &[u8], error: &wasmtime::Error) -> Error {
 }
 
 fn write_private(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     for part in parts {
         file.write_all(part)?;
     }
@@ -121,10 +141,12 @@ fn write_private(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -133,7 +155,9 @@ mod tests {
 
     fn entry(folder: &Path) -> PathBuf {
         let mut entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        entries.find(|path| path.extension().is_some_and(|ending| ending == "cwasm")).unwrap()
+        entries
+            .find(|path| path.extension().is_some_and(|ending| ending == "cwasm"))
+            .unwrap()
     }
 
     #[test]
@@ -160,7 +184,11 @@ mod tests {
         fs::write(&path, &good[..MAC_BYTES / 2]).unwrap();
         assert!(cache.load(&path, &source, compatible).is_none(), "cut short");
         cache.component(&engine, "x", &bytes).unwrap();
-        assert_eq!(fs::read(&path).unwrap().len(), good.len(), "compiled again and kept again");
+        assert_eq!(
+            fs::read(&path).unwrap().len(),
+            good.len(),
+            "compiled again and kept again"
+        );
         let other = tempfile::tempdir().unwrap();
         let stranger = Cache::open(other.path()).unwrap();
         assert!(stranger.load(&path, &source, compatible).is_none(), "another key");

@@ -33,8 +33,14 @@ impl Meter {
     /// A meter that has counted nothing yet.
     pub fn new(limits: &PluginLimits) -> Self {
         Self {
-            memory: Bound { used: 0, most: limits.memory },
-            table: Bound { used: 0, most: limits.table_elements },
+            memory: Bound {
+                used: 0,
+                most: limits.memory,
+            },
+            table: Bound {
+                used: 0,
+                most: limits.table_elements,
+            },
             host_call: limits.host_call,
             handles: limits.handles,
             hit: None,
@@ -73,7 +79,10 @@ impl ResourceLimiter for Meter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = self.memory.grow(current, desired);
         if !fits {
-            self.hit.get_or_insert(Hit { limit: "memory", most: self.memory.most });
+            self.hit.get_or_insert(Hit {
+                limit: "memory",
+                most: self.memory.most,
+            });
         }
         Ok(fits)
     }
@@ -81,7 +90,10 @@ impl ResourceLimiter for Meter {
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = self.table.grow(current, desired);
         if !fits {
-            self.hit.get_or_insert(Hit { limit: "table-elements", most: self.table.most });
+            self.hit.get_or_insert(Hit {
+                limit: "table-elements",
+                most: self.table.most,
+            });
         }
         Ok(fits)
     }

@@ -22,9 +22,13 @@ pub struct Folders {
 impl Folders {
     /// The folders under `root`, made when there are none; copies are taken of `project`.
     pub fn open(root: PathBuf, project: Arc<Workspace>) -> Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(|error| {
-            Error::new(ErrorKind::Internal, format!("{} cannot be made", root.display())).because(error)
-        })?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, format!("{} cannot be made", root.display())).because(error)
+            })?;
         Ok(Self { root, project })
     }
 
@@ -59,7 +63,10 @@ impl Folders {
     /// The workspace in the folder.
     pub fn workspace(&self, folder: &str) -> Result<Arc<Workspace>> {
         if !self.exists(folder)? {
-            return Err(Error::new(ErrorKind::NotFound, format!("the folder of environment `{folder}` is gone")));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("the folder of environment `{folder}` is gone"),
+            ));
         }
         Workspace::open(&self.root.join(folder).join(bundle::WORKSPACE)).map(Arc::new)
     }
@@ -100,7 +107,7 @@ fn cannot(what: &str, error: std::io::Error) -> Error {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(Error::new(ErrorKind::Internal, "work on a folder met a defect").because(error))
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "work on a folder met a defect").because(error)))
 }

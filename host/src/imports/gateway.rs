@@ -45,7 +45,11 @@ impl CallContext {
         let principal = Principal {
             project: Arc::clone(&outer.principal.project),
             run: outer.principal.run.clone(),
-            kind: if is_agent { PrincipalKind::Agent } else { PrincipalKind::Plugin },
+            kind: if is_agent {
+                PrincipalKind::Agent
+            } else {
+                PrincipalKind::Plugin
+            },
             id: Arc::clone(&self.plugin.id),
             rights: outer.principal.rights.within(Arc::clone(&self.plugin.may_call)),
         };
@@ -85,7 +89,12 @@ impl CallContext {
 
 impl calls::Host for CallState {
     async fn call(&mut self, request: wit::Request) -> WitResult<wit::Reply> {
-        Ok(self.call.make(request, Sink::discard()).await.map(reply).map_err(Into::into))
+        Ok(self
+            .call
+            .make(request, Sink::discard())
+            .await
+            .map(reply)
+            .map_err(Into::into))
     }
 }
 
@@ -115,7 +124,11 @@ impl calls::HostRunning for CallState {
                 }
             },
         };
-        let running = Running { chunks, end: Some(end), _guard: cancel.drop_guard() };
+        let running = Running {
+            chunks,
+            end: Some(end),
+            _guard: cancel.drop_guard(),
+        };
         Ok(match self.table.push(running) {
             Ok(resource) => Ok(resource),
             Err(_) => Err(CallError::new(
@@ -137,11 +150,18 @@ impl calls::HostRunning for CallState {
     async fn finish(&mut self, running: Resource<Running>) -> WitResult<wit::Reply> {
         let running = self.table.get_mut(&running)?;
         let Some(end) = running.end.take() else {
-            return Ok(Err(CallError::new(ErrorKind::Invalid, "this call's end was already taken").into()));
+            return Ok(Err(CallError::new(
+                ErrorKind::Invalid,
+                "this call's end was already taken",
+            )
+            .into()));
         };
         while running.chunks.recv().await.is_some() {}
         let result = end.await.unwrap_or_else(|_| {
-            Err(CallError::new(ErrorKind::Internal, "the call ended without an answer; the hub's log says why"))
+            Err(CallError::new(
+                ErrorKind::Internal,
+                "the call ended without an answer; the hub's log says why",
+            ))
         });
         Ok(result.map(reply).map_err(Into::into))
     }
@@ -163,5 +183,8 @@ impl answer::Host for CallState {
 }
 
 fn reply(message: Json) -> wit::Reply {
-    wit::Reply { message: message.as_str().to_owned(), meta: Vec::new() }
+    wit::Reply {
+        message: message.as_str().to_owned(),
+        meta: Vec::new(),
+    }
 }

@@ -38,7 +38,10 @@ impl PluginLog {
     /// The kept lines of a plugin, oldest first.
     pub fn lines(&self, plugin: &str) -> Vec<Line> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.get(plugin).map(|lines| lines.iter().cloned().collect()).unwrap_or_default()
+        lines
+            .get(plugin)
+            .map(|lines| lines.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     fn add(&self, plugin: &Arc<str>, level: &'static str, text: &str) {
@@ -67,7 +70,11 @@ struct Budget {
 
 impl CallLog {
     pub(super) fn new(most: usize) -> Self {
-        Self(Arc::new(Mutex::new(Budget { left: most, most, partial: Vec::new() })))
+        Self(Arc::new(Mutex::new(Budget {
+            left: most,
+            most,
+            partial: Vec::new(),
+        })))
     }
 
     /// Takes what fits of a text; the first that does not fit leaves a mark.
@@ -101,7 +108,10 @@ impl Budget {
         }
         let cut = (0..=self.left).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         to.add(plugin, level, text.get(..cut).unwrap_or_default());
-        let mark = format!("[the rest of this call's log is dropped: {} bytes is the limit `log` of [limits.plugin]]", self.most);
+        let mark = format!(
+            "[the rest of this call's log is dropped: {} bytes is the limit `log` of [limits.plugin]]",
+            self.most
+        );
         to.add(plugin, "warn", &mark);
         self.left = 0;
     }
@@ -122,7 +132,8 @@ impl log::Host for CallState {
             Level::Warn => "warn",
             Level::Error => "error",
         };
-        self.log.write(&self.call.services.log, &self.call.plugin.id, level, &message);
+        self.log
+            .write(&self.call.services.log, &self.call.plugin.id, level, &message);
         Ok(())
     }
 }

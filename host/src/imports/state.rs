@@ -18,7 +18,10 @@ impl CallState {
         }
         let (call, plugin) = (&self.call, &self.call.plugin);
         let project = &call.call.principal.project;
-        let set = call.services.state.set(project, &plugin.id, &key, value, plugin.limits.state);
+        let set = call
+            .services
+            .state
+            .set(project, &plugin.id, &key, value, plugin.limits.state);
         set.await.map_err(Into::into)
     }
 }
@@ -40,7 +43,12 @@ impl store::Host for CallState {
 
     async fn keys(&mut self, prefix: String) -> WitResult<Vec<String>> {
         let project = &self.call.call.principal.project;
-        let keys = self.call.services.state.keys(project, &self.call.plugin.id, &prefix).await;
+        let keys = self
+            .call
+            .services
+            .state
+            .keys(project, &self.call.plugin.id, &prefix)
+            .await;
         Ok(keys.map_err(to_wit))
     }
 }

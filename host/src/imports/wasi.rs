@@ -25,21 +25,30 @@ pub(super) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
 impl WasiView for CallState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.take().unwrap_or_else(|| self.fresh());
-        WasiCtxView { ctx: self.wasi.insert(wasi), table: &mut self.table }
+        WasiCtxView {
+            ctx: self.wasi.insert(wasi),
+            table: &mut self.table,
+        }
     }
 }
 
 impl CallState {
     fn fresh(&self) -> WasiCtx {
         let mut wasi = WasiCtx::builder();
-        wasi.stdout(self.output()).stderr(self.output()).max_random_size(RANDOM).allow_tcp(false).allow_udp(false);
+        wasi.stdout(self.output())
+            .stderr(self.output())
+            .max_random_size(RANDOM)
+            .allow_tcp(false)
+            .allow_udp(false);
         if let Some(journal) = &self.call.journal {
             let clock = RunClock(Arc::clone(journal));
             wasi.wall_clock(clock.clone())
                 .monotonic_clock(clock)
                 .secure_random(StdRng::from_seed(journal.seed(0)))
                 .insecure_random(StdRng::from_seed(journal.seed(1)))
-                .insecure_random_seed(u128::from_le_bytes(journal.seed(2).first_chunk().copied().unwrap_or_default()));
+                .insecure_random_seed(u128::from_le_bytes(
+                    journal.seed(2).first_chunk().copied().unwrap_or_default(),
+                ));
         }
         wasi.build()
     }

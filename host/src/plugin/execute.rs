@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
 use wasmtime::{Store, Trap};
 
-use super::link::{Linked, bindings};
 use super::Loaded;
+use super::link::{Linked, bindings};
 use crate::call::{Call, CallError, Json, Sink};
 use crate::engine::Engine;
 use crate::error::{Blame, ErrorKind};
@@ -103,7 +103,11 @@ async fn place(plugin: &Loaded) -> Result<SemaphorePermit<'_>, CallError> {
         );
         return Err(CallError::new(ErrorKind::Limit, message));
     };
-    plugin.places.acquire().await.map_err(|_| CallError::new(ErrorKind::Unavailable, "the plugin was unloaded"))
+    plugin
+        .places
+        .acquire()
+        .await
+        .map_err(|_| CallError::new(ErrorKind::Unavailable, "the plugin was unloaded"))
 }
 
 /// A reply that is small enough and is JSON.
@@ -118,7 +122,10 @@ fn accept(plugin: &Loaded, reply: String) -> Result<Json, CallError> {
         return Err(CallError::new(ErrorKind::Limit, message).blame(Blame::Plugin));
     }
     Json::parse(reply).map_err(|error| {
-        let message = format!("plugin `{}` answered with something else: {}", plugin.facts.id, error.message);
+        let message = format!(
+            "plugin `{}` answered with something else: {}",
+            plugin.facts.id, error.message
+        );
         CallError::new(ErrorKind::Invalid, message).blame(Blame::Plugin)
     })
 }
@@ -155,7 +162,10 @@ async fn enter(plugin: &Loaded, call: &Call, store: &mut Store<CallState>) -> En
     match &plugin.linked {
         Linked::Handler(pre) => {
             let instance = pre.instantiate_async(&mut *store).await?;
-            let end = instance.waypost_plugin_handler().call_handle(store, &incoming(call)).await?;
+            let end = instance
+                .waypost_plugin_handler()
+                .call_handle(store, &incoming(call))
+                .await?;
             Ok(end.map(|reply| reply.message))
         }
         Linked::Provider(pre) => {
@@ -169,7 +179,11 @@ async fn enter(plugin: &Loaded, call: &Call, store: &mut Store<CallState>) -> En
             };
             let instance = pre.instantiate_async(&mut *store).await?;
             let end = instance.waypost_plugin_agent().call_run(store, &task).await?;
-            Ok(end.and_then(|outcome| json(&Outcome { message: outcome.message })))
+            Ok(end.and_then(|outcome| {
+                json(&Outcome {
+                    message: outcome.message,
+                })
+            }))
         }
         Linked::Observer(pre) => {
             let notification = match call.message.to::<Notice>() {
@@ -177,7 +191,10 @@ async fn enter(plugin: &Loaded, call: &Call, store: &mut Store<CallState>) -> En
                 Err(error) => return Ok(Err(error.into())),
             };
             let instance = pre.instantiate_async(&mut *store).await?;
-            let end = instance.waypost_plugin_observer().call_notice(store, &notification).await?;
+            let end = instance
+                .waypost_plugin_observer()
+                .call_notice(store, &notification)
+                .await?;
             Ok(end.map(|()| "null".to_owned()))
         }
     }
@@ -253,11 +270,16 @@ async fn operate(provider: &provider_world::Guest, call: &Call, store: &mut Stor
     };
     let place = |place: provider_world::Place| {
         let provider_world::Runtime::Component(folder) = place.runtime;
-        json(&Place { resource_id: place.resource_id, runtime: Runtime::Component { folder } })
+        json(&Place {
+            resource_id: place.resource_id,
+            runtime: Runtime::Component { folder },
+        })
     };
     Ok(match call.name.action() {
         "create" => {
-            let settings = wanted.settings.map_or_else(|| "{}".to_owned(), |json| json.as_str().to_owned());
+            let settings = wanted
+                .settings
+                .map_or_else(|| "{}".to_owned(), |json| json.as_str().to_owned());
             let wanted = provider_world::Wanted {
                 environment: wanted.environment,
                 project: call.principal.project.to_string(),
@@ -266,17 +288,24 @@ async fn operate(provider: &provider_world::Guest, call: &Call, store: &mut Stor
             };
             provider.call_create(store, &wanted).await?.and_then(place)
         }
-        "reconnect" => {
-            provider.call_reconnect(store, &wanted.environment, &wanted.resource_id).await?.and_then(place)
-        }
-        "inspect" => provider.call_inspect(store, &wanted.resource_id).await?.and_then(|health| {
-            json(&match health {
-                provider_world::Health::Ready => Health::Ready,
-                provider_world::Health::Disconnected => Health::Disconnected,
-                provider_world::Health::Gone => Health::Gone,
-            })
-        }),
-        "teardown" => provider.call_teardown(store, &wanted.resource_id).await?.map(|()| "null".to_owned()),
+        "reconnect" => provider
+            .call_reconnect(store, &wanted.environment, &wanted.resource_id)
+            .await?
+            .and_then(place),
+        "inspect" => provider
+            .call_inspect(store, &wanted.resource_id)
+            .await?
+            .and_then(|health| {
+                json(&match health {
+                    provider_world::Health::Ready => Health::Ready,
+                    provider_world::Health::Disconnected => Health::Disconnected,
+                    provider_world::Health::Gone => Health::Gone,
+                })
+            }),
+        "teardown" => provider
+            .call_teardown(store, &wanted.resource_id)
+            .await?
+            .map(|()| "null".to_owned()),
         other => Err(CallError::new(ErrorKind::NotFound, format!("a provider has no operation `{other}`")).into()),
     })
 }
@@ -324,7 +353,10 @@ impl Task {
             history: self
                 .history
                 .into_iter()
-                .map(|turn| agent_world::Turn { prompt: turn.prompt, answer: turn.answer })
+                .map(|turn| agent_world::Turn {
+                    prompt: turn.prompt,
+                    answer: turn.answer,
+                })
                 .collect(),
             max_steps: self.max_steps,
             max_tokens: self.max_tokens,

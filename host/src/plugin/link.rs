@@ -54,13 +54,15 @@ pub(super) fn link(engine: &Engine, manifest: &Manifest, facts: &Facts, bytes: &
     check_imports(engine, &component, facts)?;
     check_export(engine, &component, manifest)?;
     let does_not_fit = |error: wasmtime::Error| {
-        let message = format!("plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}", manifest.id);
+        let message = format!(
+            "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}",
+            manifest.id
+        );
         Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin)
     };
     let mut linker = Linker::new(engine.wasmtime());
-    imports::link(&mut linker, &facts.grants).map_err(|error| {
-        Error::new(ErrorKind::Internal, "the imports cannot be linked").because(error)
-    })?;
+    imports::link(&mut linker, &facts.grants)
+        .map_err(|error| Error::new(ErrorKind::Internal, "the imports cannot be linked").because(error))?;
     let pre = linker.instantiate_pre(&component).map_err(does_not_fit)?;
     match manifest.role {
         Role::Handler => bindings::handler::HandlerPluginPre::new(pre).map(Linked::Handler),
@@ -102,10 +104,18 @@ fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Resul
 }
 
 fn offered(import: &str) -> bool {
-    ["waypost:call/", "waypost:gateway/", "waypost:log/", "wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/"]
-        .iter()
-        .chain(&["wasi:random/", "wasi:sockets/"])
-        .any(|package| import.starts_with(package))
+    [
+        "waypost:call/",
+        "waypost:gateway/",
+        "waypost:log/",
+        "wasi:cli/",
+        "wasi:clocks/",
+        "wasi:filesystem/",
+        "wasi:io/",
+    ]
+    .iter()
+    .chain(&["wasi:random/", "wasi:sockets/"])
+    .any(|package| import.starts_with(package))
 }
 
 fn check_export(engine: &Engine, component: &Component, manifest: &Manifest) -> Result<()> {
@@ -113,9 +123,16 @@ fn check_export(engine: &Engine, component: &Component, manifest: &Manifest) -> 
     if component.get_export_index(None, wanted).is_some() {
         return Ok(());
     }
-    let exports: Vec<String> =
-        component.component_type().exports(engine.wasmtime()).map(|(name, _)| format!("`{name}`")).collect();
-    let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+    let exports: Vec<String> = component
+        .component_type()
+        .exports(engine.wasmtime())
+        .map(|(name, _)| format!("`{name}`"))
+        .collect();
+    let exports = if exports.is_empty() {
+        "nothing".to_owned()
+    } else {
+        exports.join(", ")
+    };
     let message = format!(
         "plugin `{}` is a {} by its manifest, but does not export `{wanted}`; it exports {exports}: set `role` to what it is, \
          or build it with that world",

@@ -99,20 +99,28 @@ impl Manifest {
     pub fn parse(file: &str, text: &str) -> Result<Self> {
         let wrong = |message: String| Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin);
         let manifest: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or(text).matches('\n').count() + 1);
+            let line = error.span().map_or(1, |span| {
+                text.get(..span.start).unwrap_or(text).matches('\n').count() + 1
+            });
             wrong(format!("{file}, line {line}: {}", error.message()))
         })?;
         let id_fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if manifest.id.is_empty() || manifest.id.len() > 64 || !manifest.id.chars().all(id_fits) {
             let id = manifest.id.escape_debug();
-            return Err(wrong(format!("{file}: `{id}` is not an id; use lower-case letters, digits and `-`, at most 64")));
+            return Err(wrong(format!(
+                "{file}: `{id}` is not an id; use lower-case letters, digits and `-`, at most 64"
+            )));
         }
         if manifest.role == Role::Handler && manifest.serves.is_empty() {
-            return Err(wrong(format!("{file}: a handler says what it executes, as in `serves = [\"inference\"]`")));
+            return Err(wrong(format!(
+                "{file}: a handler says what it executes, as in `serves = [\"inference\"]`"
+            )));
         }
         if manifest.role != Role::Handler && !manifest.serves.is_empty() {
             let role = manifest.role.as_str();
-            return Err(wrong(format!("{file}: `serves` is for handlers, this is a plugin of the role {role}; remove it")));
+            return Err(wrong(format!(
+                "{file}: `serves` is for handlers, this is a plugin of the role {role}; remove it"
+            )));
         }
         for pattern in manifest.serves.iter().chain(&manifest.grants.gateway) {
             if pattern != "*" && pattern.parse::<crate::call::CallName>().is_err() {
@@ -154,16 +162,22 @@ mod tests {
             error(&format!("id = \"a\"\n{head}serves = [\"x:\"]")),
             "x.toml: `x:` is not a pattern of calls; write `*`, `kind`, `kind:*` or `kind:action`"
         );
-        assert!(error(&format!("id = \"a\"\n{head}serves = [\"x\"]\nnetwork = true")).starts_with(
-            "x.toml, line 5: unknown field `network`"
-        ));
-        assert!(error("id = \"a\"\nversion = \"1\"\nrole = \"root\"").starts_with("x.toml, line 3: unknown variant `root`"));
+        assert!(
+            error(&format!("id = \"a\"\n{head}serves = [\"x\"]\nnetwork = true"))
+                .starts_with("x.toml, line 5: unknown field `network`")
+        );
+        assert!(
+            error("id = \"a\"\nversion = \"1\"\nrole = \"root\"").starts_with("x.toml, line 3: unknown variant `root`")
+        );
     }
 
     #[test]
     fn a_manifest_can_only_ask_for_less() {
         let text = "id = \"a\"\nversion = \"1\"\nrole = \"handler\"\nserves = [\"x\"]\n[limits]\nmemory = \"1GiB\"\nreply = \"1KiB\"";
-        let limits = Manifest::parse("x.toml", text).unwrap().limits.within(&PluginLimits::default());
+        let limits = Manifest::parse("x.toml", text)
+            .unwrap()
+            .limits
+            .within(&PluginLimits::default());
         assert_eq!((limits.memory, limits.reply), (64 << 20, 1 << 10));
     }
 

@@ -103,7 +103,9 @@ impl<'a> Facts<'a> {
                 None
             };
             for one in many.unwrap_or_else(|| vec![value]) {
-                let Some(value) = self.comparable(argument, name, one) else { continue };
+                let Some(value) = self.comparable(argument, name, one) else {
+                    continue;
+                };
                 // A link must not lead around a rule: where it leads is looked at as well.
                 if let (Argument::Path, Ok(written)) = (argument, &value) {
                     values.extend(self.real(written).map(|real| (argument, Ok(real))));

@@ -68,8 +68,19 @@ struct State {
 impl Journal {
     /// The journal of a run with the calls that the log has ends for, by number.
     pub fn new(run: Uuid, budget: Budget, past: BTreeMap<u64, Past>) -> Self {
-        let state = State { past, next: 0, clock: time_of(run), steps: 0, tokens: 0, diverged: None };
-        Self { run, budget, state: Mutex::new(state) }
+        let state = State {
+            past,
+            next: 0,
+            clock: time_of(run),
+            steps: 0,
+            tokens: 0,
+            diverged: None,
+        };
+        Self {
+            run,
+            budget,
+            state: Mutex::new(state),
+        }
     }
 
     /// Numbers the agent's next call and says how it is answered.
@@ -133,18 +144,24 @@ impl Journal {
 
     /// A seed that belongs to the run, one for each use.
     pub fn seed(&self, purpose: u8) -> [u8; 32] {
-        Sha256::new().chain_update(self.run.as_bytes()).chain_update([purpose]).finalize().into()
+        Sha256::new()
+            .chain_update(self.run.as_bytes())
+            .chain_update([purpose])
+            .finalize()
+            .into()
     }
 
     fn spend(&self, state: &mut State) -> Result<(), CallError> {
         let Budget { steps, tokens } = self.budget;
         if state.steps >= steps {
-            let message = format!("the run has used its {steps} inference calls: raise `steps` in [agent] of waypost.toml");
+            let message =
+                format!("the run has used its {steps} inference calls: raise `steps` in [agent] of waypost.toml");
             return Err(CallError::new(ErrorKind::Limit, message));
         }
         if state.tokens >= tokens {
             let used = state.tokens;
-            let message = format!("the run has used {used} of its {tokens} tokens: raise `tokens` in [agent] of waypost.toml");
+            let message =
+                format!("the run has used {used} of its {tokens} tokens: raise `tokens` in [agent] of waypost.toml");
             return Err(CallError::new(ErrorKind::Limit, message));
         }
         state.steps += 1;
@@ -170,7 +187,9 @@ impl State {
             return;
         }
         let counted = result.as_ref().ok().and_then(|reply| reply.to::<Counted>().ok());
-        let total = counted.and_then(|counted| counted.usage).and_then(|usage| usage.total_tokens);
+        let total = counted
+            .and_then(|counted| counted.usage)
+            .and_then(|usage| usage.total_tokens);
         self.tokens = self.tokens.saturating_add(total.unwrap_or(0));
     }
 }
@@ -193,9 +212,9 @@ fn same(logged: &Json, message: &Json) -> bool {
     if logged == message {
         return true;
     }
-    logged.to::<Blob>().is_ok_and(|blob| {
-        blob.digest.strip_prefix("sha256:") == Some(hex(&Sha256::digest(message.as_str())).as_str())
-    })
+    logged
+        .to::<Blob>()
+        .is_ok_and(|blob| blob.digest.strip_prefix("sha256:") == Some(hex(&Sha256::digest(message.as_str())).as_str()))
 }
 
 #[cfg(test)]
@@ -216,9 +235,19 @@ mod tests {
             rights: Rights::all(),
         };
         let workspace = Arc::new(Workspace::open(&std::env::temp_dir()).unwrap());
-        let scope = Scope { environment: None, labels: Default::default(), workspace };
+        let scope = Scope {
+            environment: None,
+            labels: Default::default(),
+            workspace,
+        };
         let message = Json::parse(message).unwrap();
-        Call::new(name.parse().unwrap(), message, Arc::new(principal), Arc::new(scope), Duration::from_secs(1))
+        Call::new(
+            name.parse().unwrap(),
+            message,
+            Arc::new(principal),
+            Arc::new(scope),
+            Duration::from_secs(1),
+        )
     }
 
     const BUDGET: Budget = Budget { steps: 3, tokens: 100 };
@@ -235,7 +264,10 @@ mod tests {
             "the run has used its 3 inference calls: raise `steps` in [agent] of waypost.toml"
         );
         let journal = Journal::new(Uuid::now_v7(), BUDGET, BTreeMap::new());
-        journal.answered(&ask.name, &Ok(Json::parse(r#"{"usage":{"total_tokens":101}}"#).unwrap()));
+        journal.answered(
+            &ask.name,
+            &Ok(Json::parse(r#"{"usage":{"total_tokens":101}}"#).unwrap()),
+        );
         assert_eq!(
             journal.next(&ask).unwrap_err().message,
             "the run has used 101 of its 100 tokens: raise `tokens` in [agent] of waypost.toml"

@@ -49,7 +49,10 @@ async fn events(log: &dyn EventLog, run: &str) -> Result<Vec<Event>> {
 
 fn logged(event: &Event) -> Result<Logged> {
     event.body.to().map_err(|error| {
-        let message = format!("event {} of run {} cannot be read: {}", event.seq, event.run, error.message);
+        let message = format!(
+            "event {} of run {} cannot be read: {}",
+            event.seq, event.run, error.message
+        );
         Error::new(ErrorKind::Internal, message)
     })
 }
@@ -61,7 +64,9 @@ pub(super) async fn past(log: &dyn EventLog, run: &str) -> Result<BTreeMap<u64, 
     for event in events(log, run).await? {
         let Some(id) = event.call else { continue };
         let call = logged(&event)?;
-        let (Some(index), "agent") = (call.index, call.principal.kind.as_str()) else { continue };
+        let (Some(index), "agent") = (call.index, call.principal.kind.as_str()) else {
+            continue;
+        };
         if &*event.kind == "call.started" {
             asked.extend(call.message.map(|message| (id, message)));
             continue;
@@ -71,7 +76,15 @@ pub(super) async fn past(log: &dyn EventLog, run: &str) -> Result<BTreeMap<u64, 
             (_, Some(error)) => Err(error),
             (reply, None) => Ok(log::resolve(log, reply.unwrap_or_else(Json::null)).await?),
         };
-        past.insert(index, Past { id, name: call.name, message, result });
+        past.insert(
+            index,
+            Past {
+                id,
+                name: call.name,
+                message,
+                result,
+            },
+        );
     }
     Ok(past)
 }
@@ -101,7 +114,10 @@ pub(super) async fn settle(log: &dyn EventLog, run: &str) -> Result<()> {
             Effect::NonIdempotent => false,
         };
         if !repeatable {
-            log.append(Append::one(run, indeterminate(&event, id, &call.name)?)).await?.durable().await?;
+            log.append(Append::one(run, indeterminate(&event, id, &call.name)?))
+                .await?
+                .durable()
+                .await?;
         }
     }
     Ok(())
@@ -116,5 +132,10 @@ fn indeterminate(started: &Event, call: Uuid, name: &str) -> Result<NewEvent> {
     body.insert("attempts".to_owned(), Value::Array(Vec::new()));
     body.insert("micros".to_owned(), Value::from(0));
     body.insert("error".to_owned(), serde_json::to_value(error).unwrap_or_default());
-    Ok(NewEvent { kind: "call.ended", call: Some(call), body: Body::Json(Value::Object(body).into()), record: None })
+    Ok(NewEvent {
+        kind: "call.ended",
+        call: Some(call),
+        body: Body::Json(Value::Object(body).into()),
+        record: None,
+    })
 }

@@ -64,7 +64,10 @@ type Answered<T = Answer<Value>> = Result<T, Failed>;
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         let text = error.chain();
-        Self(status(error.kind), json!({ "error": { "kind": error.kind, "blame": error.blame, "message": text } }))
+        Self(
+            status(error.kind),
+            json!({ "error": { "kind": error.kind, "blame": error.blame, "message": text } }),
+        )
     }
 }
 
@@ -161,18 +164,29 @@ struct Page {
 /// Events read at once while following.
 const PAGE: usize = 500;
 
-async fn run_events(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>, Query(page): Query<Page>) -> Answered<Response> {
+async fn run_events(
+    State(hub): State<Arc<Hub>>,
+    Path(Id { id }): Path<Id>,
+    Query(page): Query<Page>,
+) -> Answered<Response> {
     hub.runs.get(&id).await?;
     let after = page.after.unwrap_or(0);
     if !page.follow {
-        return Ok(lines(stream::iter(hub.log.read(&id, after, page.limit.unwrap_or(10_000)).await?)));
+        return Ok(lines(stream::iter(
+            hub.log.read(&id, after, page.limit.unwrap_or(10_000)).await?,
+        )));
     }
     let log = Arc::clone(&hub.log);
     let ended = |event: &Event| ["run.completed", "run.failed", "run.cancelled"].contains(&&*event.kind);
-    let events = follow(&hub, after, move |after| {
-        let (log, id) = (Arc::clone(&log), id.clone());
-        async move { log.read(&id, after, PAGE).await }
-    }, |event| event.seq);
+    let events = follow(
+        &hub,
+        after,
+        move |after| {
+            let (log, id) = (Arc::clone(&log), id.clone());
+            async move { log.read(&id, after, PAGE).await }
+        },
+        |event| event.seq,
+    );
     // The end is the last line; what is after it belongs to nobody.
     let until_end = events.scan(false, move |over, event| {
         let go_on = (!*over).then_some(event);
@@ -205,10 +219,15 @@ async fn events(State(hub): State<Arc<Hub>>, Query(page): Query<Page>) -> Answer
     }
     let after = latest.last().map_or(page.after.unwrap_or(0), |event| event.cursor.0);
     let log = Arc::clone(&hub.log);
-    let more = follow(&hub, after, move |after| {
-        let log = Arc::clone(&log);
-        async move { log.feed(Cursor(after), PAGE).await }
-    }, |event| event.cursor.0);
+    let more = follow(
+        &hub,
+        after,
+        move |after| {
+            let log = Arc::clone(&log);
+            async move { log.feed(Cursor(after), PAGE).await }
+        },
+        |event| event.cursor.0,
+    );
     Ok(lines(stream::iter(latest).chain(more)))
 }
 
@@ -238,11 +257,20 @@ struct Digest {
 
 async fn blob(State(hub): State<Arc<Hub>>, Path(Digest { digest }): Path<Digest>) -> Answered<Response> {
     let content = hub.log.blob(&digest).await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], content.as_str().to_owned()).into_response())
+    Ok((
+        [(header::CONTENT_TYPE, "application/json")],
+        content.as_str().to_owned(),
+    )
+        .into_response())
 }
 
 /// Pages of events, then more as they become durable.
-fn follow<F, R>(hub: &Arc<Hub>, after: u64, page: F, place: fn(&Event) -> u64) -> impl Stream<Item = Event> + Send + 'static
+fn follow<F, R>(
+    hub: &Arc<Hub>,
+    after: u64,
+    page: F,
+    place: fn(&Event) -> u64,
+) -> impl Stream<Item = Event> + Send + 'static
 where
     F: Fn(u64) -> R + Send + 'static,
     R: Future<Output = crate::error::Result<Vec<Event>>> + Send,
@@ -275,7 +303,11 @@ fn lines<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Respons
             line
         })
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response()
 }
 
 async fn environments(State(hub): State<Arc<Hub>>, Query(page): Query<Page>) -> Answered {
@@ -283,7 +315,10 @@ async fn environments(State(hub): State<Arc<Hub>>, Query(page): Query<Page>) -> 
 }
 
 async fn create_environment(State(hub): State<Arc<Hub>>, body: Bytes) -> Answered<(StatusCode, Answer<Value>)> {
-    let environment = hub.environments.create(&hub.project, read::<NewEnvironment>(&body)?).await?;
+    let environment = hub
+        .environments
+        .create(&hub.project, read::<NewEnvironment>(&body)?)
+        .await?;
     Ok((StatusCode::CREATED, value(environment)?))
 }
 
@@ -314,14 +349,20 @@ async fn merge(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>, Query(mer
 }
 
 async fn plugins(State(hub): State<Arc<Hub>>) -> Answered {
-    value(hub.plugins.all().iter().map(|plugin| plugin.shown()).collect::<Vec<_>>())
+    value(
+        hub.plugins
+            .all()
+            .iter()
+            .map(|plugin| plugin.shown())
+            .collect::<Vec<_>>(),
+    )
 }
 
 async fn reload_plugin(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
     let plugins = Arc::clone(&hub.plugins);
-    let reloaded = tokio::task::spawn_blocking(move || plugins.reload(&id)).await.map_err(|error| {
-        Error::new(ErrorKind::Internal, "loading a plugin met a defect").because(error)
-    })??;
+    let reloaded = tokio::task::spawn_blocking(move || plugins.reload(&id))
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, "loading a plugin met a defect").because(error))??;
     value(reloaded.shown())
 }
 
@@ -347,7 +388,9 @@ struct Asked {
 async fn asked(hub: &Hub, body: &Bytes) -> Answered<crate::call::Call> {
     let asked: Asked = read(body)?;
     let name: CallName = asked.call.parse()?;
-    Ok(hub.person_call(name, asked.message, asked.environment.as_deref()).await?)
+    Ok(hub
+        .person_call(name, asked.message, asked.environment.as_deref())
+        .await?)
 }
 
 async fn explain(State(hub): State<Arc<Hub>>, body: Bytes) -> Answered {

@@ -11,7 +11,7 @@ use super::message::text;
 
 /// An answer as far as it has come.
 #[derive(Default)]
-pub struct Answer {
+pub(super) struct Answer {
     content: String,
     calls: BTreeMap<u64, Map<String, Value>>,
     size: usize,
@@ -23,7 +23,7 @@ pub struct Answer {
 
 impl Answer {
     /// Takes in one event, or one whole answer, and gives the chunks that it makes. The error says what is wrong.
-    pub fn push(&mut self, event: &Value) -> Result<Vec<Value>, String> {
+    pub(super) fn push(&mut self, event: &Value) -> Result<Vec<Value>, String> {
         let Some(event) = event.as_object() else {
             return Err("it is not a JSON object".to_owned());
         };
@@ -111,27 +111,27 @@ impl Answer {
     }
 
     /// Whether a finish reason was given: what follows is only about the answer.
-    pub fn finished(&self) -> bool {
+    pub(super) fn finished(&self) -> bool {
         self.finish_reason.is_some()
     }
 
     /// Whether there was a choice at all.
-    pub fn chosen(&self) -> bool {
+    pub(super) fn chosen(&self) -> bool {
         self.chosen
     }
 
     /// The bytes of its text and its tool calls.
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.size
     }
 
     /// The characters of its text.
-    pub fn characters(&self) -> usize {
+    pub(super) fn characters(&self) -> usize {
         self.content.chars().count()
     }
 
     /// The canonical reply. `model` stands in when the endpoint did not name its own.
-    pub fn reply(self, model: &str) -> Value {
+    pub(super) fn reply(self, model: &str) -> Value {
         let model = self.about.get("model").cloned().unwrap_or_else(|| json!(model));
         let calls: Vec<Value> = self
             .calls

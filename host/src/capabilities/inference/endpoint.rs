@@ -40,7 +40,7 @@ enum Fault {
 }
 
 /// An endpoint and what is needed to ask it.
-pub struct Endpoint {
+pub(super) struct Endpoint {
     client: Client,
     url: Url,
     host: String,
@@ -52,7 +52,12 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// The endpoint at `base_url`. `setting` is where that address was written, for errors.
-    pub fn new(base_url: &str, setting: &str, key: Option<Secret>, config: &crate::config::Inference) -> Result<Self> {
+    pub(super) fn new(
+        base_url: &str,
+        setting: &str,
+        key: Option<Secret>,
+        config: &crate::config::Inference,
+    ) -> Result<Self> {
         let url = address(base_url).ok_or_else(|| {
             let message = format!("{setting} is not an http or https address without user, query and fragment");
             Error::new(ErrorKind::Invalid, message).blame(Blame::Operator)
@@ -81,7 +86,7 @@ impl Endpoint {
     }
 
     /// Asks once; chunks go out as they come, the return value is the canonical reply.
-    pub async fn ask(&self, body: &Value, model: &str, delivery: &mut Delivery<'_>) -> Result<Value, CallError> {
+    pub(super) async fn ask(&self, body: &Value, model: &str, delivery: &mut Delivery<'_>) -> Result<Value, CallError> {
         let response = self.send(body).await?;
         if !response.status().is_success() {
             return Err(self.refusal(response, model).await);

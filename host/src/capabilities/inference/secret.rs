@@ -9,14 +9,14 @@ use crate::error::{Blame, Error, ErrorKind, Result};
 const SHORTEST_REAL_KEY: usize = 16;
 
 /// A key. It has no `Debug` and no `Display`, and its header is marked as sensitive.
-pub struct Secret {
+pub(super) struct Secret {
     text: String,
     header: HeaderValue,
 }
 
 impl Secret {
     /// The key that a variable holds.
-    pub fn new(variable: &str, text: &str) -> Result<Self> {
+    pub(super) fn new(variable: &str, text: &str) -> Result<Self> {
         let text = text.trim().to_owned();
         let mut header = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| {
             let message = format!("the variable {variable} holds no key: it has characters that no header can carry");
@@ -27,17 +27,17 @@ impl Secret {
     }
 
     /// The `Authorization` header.
-    pub fn header(&self) -> HeaderValue {
+    pub(super) fn header(&self) -> HeaderValue {
         self.header.clone()
     }
 
     /// A text without the key.
-    pub fn redact(&self, text: &str) -> String {
+    pub(super) fn redact(&self, text: &str) -> String {
         text.replace(&self.text, "[redacted]")
     }
 
     /// Takes the key out of every string of an answer, unless it is a mere placeholder.
-    pub fn redact_answer(&self, value: &mut Value) {
+    pub(super) fn redact_answer(&self, value: &mut Value) {
         if self.text.len() < SHORTEST_REAL_KEY {
             return;
         }

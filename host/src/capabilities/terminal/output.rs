@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 /// The most that is read from a pipe at once, and the most text in one chunk, in bytes.
-pub const CHUNK: usize = 16 << 10;
+pub(super) const CHUNK: usize = 16 << 10;
 
 /// Which stream of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub(super) enum Source {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -22,7 +22,7 @@ pub enum Source {
 
 /// One chunk on the sink: `wit/kinds/executeCommand.json`.
 #[derive(Debug, Serialize)]
-pub struct Chunk<'a> {
+pub(super) struct Chunk<'a> {
     /// Where it was written.
     pub stream: Source,
     /// At most [`CHUNK`] bytes.
@@ -31,7 +31,7 @@ pub struct Chunk<'a> {
 
 /// One stream of a command: what is kept of it, and the decoder of its chunks.
 #[derive(Debug)]
-pub struct Output {
+pub(super) struct Output {
     /// For the reply.
     pub kept: HeadTail,
     decoder: Decoder,
@@ -39,7 +39,7 @@ pub struct Output {
 
 impl Output {
     /// Keeps at most `limit` bytes.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             kept: HeadTail::new(limit),
             decoder: Decoder::default(),
@@ -47,20 +47,20 @@ impl Output {
     }
 
     /// Takes what was read and gives back the text that is complete by now.
-    pub fn push(&mut self, bytes: &[u8]) -> String {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> String {
         self.kept.push(bytes);
         self.decoder.push(bytes)
     }
 
     /// The text of a character that was never completed.
-    pub fn finish(&mut self) -> String {
+    pub(super) fn finish(&mut self) -> String {
         self.decoder.finish()
     }
 }
 
 /// Turns pieces of a byte stream into text, with the same result wherever the pieces were cut.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub(super) struct Decoder {
     /// The beginning of a character; at most three bytes.
     pending: Vec<u8>,
 }
@@ -89,7 +89,7 @@ fn unfinished(bytes: &[u8]) -> usize {
 }
 
 /// Cuts a text into pieces of at most [`CHUNK`] bytes, between characters.
-pub fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let (piece, rest) = text.split_at(text.floor_char_boundary(CHUNK));
         text = rest;
@@ -99,7 +99,7 @@ pub fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
 
 /// The first and the last bytes of a stream of any length, in bounded memory.
 #[derive(Debug)]
-pub struct HeadTail {
+pub(super) struct HeadTail {
     head: Vec<u8>,
     head_limit: usize,
     tail: VecDeque<u8>,
@@ -109,7 +109,7 @@ pub struct HeadTail {
 
 impl HeadTail {
     /// Keeps at most `limit` bytes, half of them from the beginning.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         let tail_limit = limit / 2;
         Self {
             head: Vec::new(),
@@ -131,13 +131,13 @@ impl HeadTail {
     }
 
     /// Whether bytes of the middle were dropped.
-    pub fn truncated(&self) -> bool {
+    pub(super) fn truncated(&self) -> bool {
         self.dropped > 0
     }
 
     /// What was kept, as text; where bytes were dropped stands a mark with their number. Characters that the cut went
     /// through are dropped whole and counted.
-    pub fn into_text(self) -> String {
+    pub(super) fn into_text(self) -> String {
         let (mut head, mut tail) = (self.head, Vec::from(self.tail));
         if self.dropped == 0 {
             head.append(&mut tail);

@@ -29,10 +29,10 @@ use crate::error::{Blame, ErrorKind};
 const AFTER_KILL: Duration = Duration::from_secs(2);
 
 /// What a command writes, both streams merged in the order of reading; ends when nobody holds either pipe any more.
-pub type Pipes = BoxStream<'static, (Source, Vec<u8>)>;
+pub(super) type Pipes = BoxStream<'static, (Source, Vec<u8>)>;
 
 /// A running process group. Dropping it kills the group.
-pub struct Group {
+pub(super) struct Group {
     child: Child,
     id: Pid,
     ends: unix::Signal,
@@ -40,7 +40,7 @@ pub struct Group {
 
 impl Group {
     /// Starts a command line in a folder, with an environment of its own and no input.
-    pub fn spawn(config: &config::Terminal, folder: &Path, command: &str) -> Result<(Self, Pipes), CallError> {
+    pub(super) fn spawn(config: &config::Terminal, folder: &Path, command: &str) -> Result<(Self, Pipes), CallError> {
         let refused = |error| refusal(config, folder, command, &error);
         let ends = unix::signal(SignalKind::child()).map_err(refused)?;
         let mut child = Command::new(&config.shell)
@@ -74,18 +74,18 @@ impl Group {
     }
 
     /// The group's id, which is the shell's process id; valid until [`Group::reap`].
-    pub fn id(&self) -> Pid {
+    pub(super) fn id(&self) -> Pid {
         self.id
     }
 
     /// Sends a signal to every process of the group. One that has ended already is no failure.
-    pub fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         // Refused only for a group without members.
         let _ = kill_process_group(self.id, signal);
     }
 
     /// Resolves when the shell has ended; it stays unreaped.
-    pub async fn exited(&mut self) {
+    pub(super) async fn exited(&mut self) {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         while let Ok(None) = waitid(WaitId::Pid(self.id), options) {
             if self.ends.recv().await.is_none() {
@@ -96,7 +96,7 @@ impl Group {
 
     /// Ends the group: SIGTERM, a grace, SIGKILL. Whether everything is known to have stopped: the shell has ended and
     /// nobody holds its output open. What is left unread is dropped.
-    pub async fn stop(&mut self, pipes: &mut Pipes, grace: Duration) -> bool {
+    pub(super) async fn stop(&mut self, pipes: &mut Pipes, grace: Duration) -> bool {
         self.signal(Signal::TERM);
         let _ = timeout(grace, self.ended(pipes)).await;
         self.signal(Signal::KILL);
@@ -109,7 +109,7 @@ impl Group {
     }
 
     /// Kills what is left of the group and says how the shell, which has exited, ended.
-    pub async fn reap(mut self) -> Result<ExitStatus, CallError> {
+    pub(super) async fn reap(mut self) -> Result<ExitStatus, CallError> {
         self.signal(Signal::KILL);
         self.child.wait().await.map_err(|error| {
             CallError::new(
@@ -159,7 +159,7 @@ fn refusal(config: &config::Terminal, folder: &Path, command: &str, error: &io::
 }
 
 /// The name of a signal, as `kill -l` spells it with `SIG` before it.
-pub fn signal_name(number: i32) -> Cow<'static, str> {
+pub(super) fn signal_name(number: i32) -> Cow<'static, str> {
     let name = match Signal::from_named_raw(number) {
         Some(Signal::HUP) => "SIGHUP",
         Some(Signal::INT) => "SIGINT",

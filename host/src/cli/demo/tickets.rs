@@ -44,12 +44,19 @@ impl Tickets {
                 frame = socket.next() => frame,
                 _ = input.read(&mut byte) => return Ok(ExitCode::SUCCESS),
             };
-            let Some(Ok(frame)) = frame else { return Ok(ExitCode::SUCCESS) };
+            let Some(Ok(frame)) = frame else {
+                return Ok(ExitCode::SUCCESS);
+            };
             let Message::Text(text) = frame else { continue };
             // Notifications come on the same socket; they ask for nothing.
-            let Ok(request) = serde_json::from_str::<Request>(&text) else { continue };
+            let Ok(request) = serde_json::from_str::<Request>(&text) else {
+                continue;
+            };
             if request.r#type == "executionGateway.request" {
-                socket.send(Message::text(answer(&request).to_string())).await.map_err(lost)?;
+                socket
+                    .send(Message::text(answer(&request).to_string()))
+                    .await
+                    .map_err(lost)?;
             }
         }
     }
@@ -59,7 +66,9 @@ impl Tickets {
     ) -> Result<tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>> {
         let token = std::env::var(TOKEN)
             .map_err(|_| Error::new(ErrorKind::Invalid, format!("the variable {TOKEN} holds no token")))?;
-        let mut request = format!("{}?providerId=tickets", self.url).into_client_request().map_err(lost)?;
+        let mut request = format!("{}?providerId=tickets", self.url)
+            .into_client_request()
+            .map_err(lost)?;
         let bearer = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| Error::new(ErrorKind::Invalid, format!("the variable {TOKEN} holds no token")))?;
         request.headers_mut().insert("authorization", bearer);

@@ -12,7 +12,7 @@ use crate::error::{Blame, ErrorKind};
 use crate::gateway::{Carrier, Delivery, Notification, RequestTicket};
 
 /// A frame that waits to be written.
-pub struct Outgoing {
+pub(super) struct Outgoing {
     frame: Json,
     /// Of a request: whether it may still leave.
     delivery: Option<Delivery>,
@@ -20,12 +20,12 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// An answer to a frame of the connection.
-    pub fn answer(frame: Json) -> Self {
+    pub(super) fn answer(frame: Json) -> Self {
         Self { frame, delivery: None }
     }
 
     /// The frame, unless its request was given up meanwhile; from here on it counts as sent.
-    pub fn start(self) -> Option<Json> {
+    pub(super) fn start(self) -> Option<Json> {
         self.delivery
             .is_none_or(|delivery| delivery.start())
             .then_some(self.frame)
@@ -33,7 +33,7 @@ impl Outgoing {
 }
 
 /// The gateway's end of a connection.
-pub struct SocketCarrier {
+pub(super) struct SocketCarrier {
     target: Target,
     credential: [u8; 32],
     limits: Limits,
@@ -43,14 +43,14 @@ pub struct SocketCarrier {
 }
 
 /// The writer's end of the notifications.
-pub struct Backlog {
+pub(super) struct Backlog {
     notifications: mpsc::Receiver<(Arc<Notification>, u64)>,
     queued: Arc<AtomicUsize>,
 }
 
 impl Backlog {
     /// The next notification and how many were lost before it.
-    pub async fn next(&mut self) -> Option<(Arc<Notification>, u64)> {
+    pub(super) async fn next(&mut self) -> Option<(Arc<Notification>, u64)> {
         let (notification, dropped) = self.notifications.recv().await?;
         self.queued.fetch_sub(notification.size(), Ordering::Relaxed);
         Some((notification, dropped))
@@ -59,7 +59,7 @@ impl Backlog {
 
 impl SocketCarrier {
     /// A carrier and the two ends that the writer empties.
-    pub fn new(target: Target, credential: [u8; 32], limits: Limits) -> (Self, OutgoingQueue, Backlog) {
+    pub(super) fn new(target: Target, credential: [u8; 32], limits: Limits) -> (Self, OutgoingQueue, Backlog) {
         let (outgoing, outgoing_queue) = mpsc::channel(limits.outgoing);
         let (notifications, receiver) = mpsc::channel(limits.notifications);
         let queued = Arc::new(AtomicUsize::new(0));
@@ -82,7 +82,7 @@ impl SocketCarrier {
     }
 
     /// Queues a frame, waiting for room.
-    pub async fn send(&self, outgoing: Outgoing) -> Result<(), CallError> {
+    pub(super) async fn send(&self, outgoing: Outgoing) -> Result<(), CallError> {
         self.outgoing.send(outgoing).await.map_err(|_| {
             let message = format!("{} has disconnected; nothing was sent to it", self.target);
             CallError::new(ErrorKind::Unavailable, message)

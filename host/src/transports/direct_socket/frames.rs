@@ -17,14 +17,14 @@ use crate::error::{Blame, ErrorKind};
 use crate::gateway::Notification;
 
 /// The longest `requestId` that is echoed, in bytes of JSON.
-pub const REQUEST_ID: usize = 256;
+pub(super) const REQUEST_ID: usize = 256;
 
 /// The longest error text that is taken from a reply, in bytes.
-pub const ERROR_TEXT: usize = 4096;
+pub(super) const ERROR_TEXT: usize = 4096;
 
 /// A frame from the connected process.
 #[derive(Debug, PartialEq)]
-pub struct ClientFrame {
+pub(super) struct ClientFrame {
     /// Its own id, a string or a number, to be echoed.
     pub request_id: Option<Json>,
     /// What it says.
@@ -33,7 +33,7 @@ pub struct ClientFrame {
 
 /// What a frame from the connected process says.
 #[derive(Debug, PartialEq)]
-pub enum ClientBody {
+pub(super) enum ClientBody {
     /// An order that is answered.
     Order(Order),
     /// The reply to one of the hub's requests.
@@ -49,7 +49,7 @@ pub enum ClientBody {
 
 /// What a connected process may order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(super) enum Order {
     /// Answer for the calls that it may claim.
     Claim,
     /// Give the claim back.
@@ -62,7 +62,7 @@ pub enum Order {
 
 /// Why a frame could not be read.
 #[derive(Debug, PartialEq)]
-pub enum Malformed {
+pub(super) enum Malformed {
     /// It is not one JSON object.
     NotAnObject,
     /// It is one, but a field is missing or of the wrong type; the text says which.
@@ -86,7 +86,7 @@ struct Envelope<'a> {
 }
 
 /// Reads one frame.
-pub fn decode(text: &str) -> Result<ClientFrame, Malformed> {
+pub(super) fn decode(text: &str) -> Result<ClientFrame, Malformed> {
     let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
         let object = text.trim_ascii_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok();
         if object {
@@ -176,7 +176,7 @@ fn shortened(text: &str, limit: usize) -> String {
 }
 
 /// Writes the request for a call. Its `originalMessage` is the frame that came in, with the id of this request.
-pub fn request(call: &Call, id: Uuid) -> Result<Json, CallError> {
+pub(super) fn request(call: &Call, id: Uuid) -> Result<Json, CallError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Request<'a> {
@@ -199,7 +199,7 @@ pub fn request(call: &Call, id: Uuid) -> Result<Json, CallError> {
 }
 
 /// Writes a notification; `dropped` says how many were lost before it.
-pub fn notification(notification: &Notification, dropped: u64) -> Result<Json, CallError> {
+pub(super) fn notification(notification: &Notification, dropped: u64) -> Result<Json, CallError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Frame<'a> {
@@ -247,7 +247,7 @@ pub fn notification(notification: &Notification, dropped: u64) -> Result<Json, C
 /// What came of an order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Outcome<'a> {
+pub(super) struct Outcome<'a> {
     /// After a claim or its end: whether this connection holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed: Option<bool>,
@@ -259,7 +259,7 @@ pub struct Outcome<'a> {
 }
 
 /// Writes the answer to an order.
-pub fn answer(
+pub(super) fn answer(
     order: Order,
     request_id: Option<&Json>,
     data: Outcome<'_>,
@@ -293,7 +293,7 @@ pub fn answer(
 }
 
 /// Writes the answer to a frame that could not be followed.
-pub fn error(request_id: Option<&Json>, text: &str) -> Result<Json, CallError> {
+pub(super) fn error(request_id: Option<&Json>, text: &str) -> Result<Json, CallError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Error<'a> {

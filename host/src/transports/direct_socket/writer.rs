@@ -27,7 +27,7 @@ enum Next {
 }
 
 /// Writes until the connection ends.
-pub async fn write(
+pub(super) async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
     mut outgoing: OutgoingQueue,
     mut backlog: Backlog,
@@ -106,7 +106,7 @@ fn text(frame: &Json) -> Message {
 }
 
 /// The close frame that a reading error deserves.
-pub fn ending(error: axum::Error) -> Ending {
+pub(super) fn ending(error: axum::Error) -> Ending {
     let code = match error.into_inner().downcast_ref::<tungstenite::Error>() {
         Some(tungstenite::Error::Capacity(_)) => (close_code::SIZE, "the message is larger than this socket takes"),
         Some(tungstenite::Error::Utf8(_)) => (close_code::INVALID, "a text message must be UTF-8"),

@@ -1,0 +1,119 @@
+//! The speed of Waypost beside the raw parts that it is made of.
+//!
+//! Every figure is measured together with its floor, in pairs that take turns in the same process, and is judged by the
+//! ratio of the medians: a bare time says more about the machine than about the code. It prints one Markdown table.
+//!
+//! `cargo bench -p waypost-tests` prints it; `-- --json` prints the same as JSON; with `-- --judge` a missed target is exit
+//! code 1.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+#[path = "../../harness/binary.rs"]
+mod binary;
+#[path = "../../harness/guests.rs"]
+mod guests;
+mod hub;
+mod pairs;
+mod raw;
+mod report;
+mod shown;
+
+use hub::{Decider, Rig};
+use pairs::pairs;
+use raw::Embedder;
+use report::{Figure, Report, Target};
+use waypost::config::Limits;
+
+/// What a bench may fail with: it is told and ends the bench.
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "error: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Outcome<ExitCode> {
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Some(side) = arguments
+        .iter()
+        .find_map(|argument| argument.strip_prefix("--residents="))
+    {
+        let bytes = runtime.block_on(shown::residents(side))?;
+        writeln!(std::io::stdout(), "{bytes}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = Report::new(runtime.block_on(figures())?);
+    let text = if has("--json") {
+        report.json()?
+    } else {
+        report.markdown()
+    };
+    writeln!(std::io::stdout(), "{text}")?;
+    let missed = report.missed();
+    Ok(if has("--judge") && missed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// All figures, in the order of the table. A new one is one more entry.
+async fn figures() -> Outcome<Vec<Figure>> {
+    guests::build();
+    binary::build();
+    let guest = guests::bytes("noop");
+    let rig = Rig::new(&guest, Limits::default())?;
+    let floor = Embedder::new(&rig.limits, &guest)?;
+    let (few, many) = (Decider::new(10)?, Decider::new(10_000)?);
+    let alone = "wasmtime: instantiate, call, drop";
+    Ok(vec![
+        Figure::time(
+            "routed call to a fresh sandbox",
+            alone,
+            pairs(async || floor.call().await, async || rig.read().await).await?,
+        )
+        .at_most(Target::Ratio(1.5)),
+        Figure::time(
+            "the same as an effect: a task, two events",
+            alone,
+            pairs(async || floor.call().await, async || rig.effect().await).await?,
+        ),
+        Figure::time(
+            "routed call to a built-in no-op",
+            "the handler alone",
+            pairs(async || rig.handle().await, async || rig.builtin().await).await?,
+        )
+        .at_most(Target::Micros(3.0)),
+        Figure::time(
+            "ten decisions among 10,000 exact rules",
+            "among 10 rules",
+            pairs(async || few.decide(), async || many.decide()).await?,
+        )
+        .at_most(Target::Ratio(1.25)),
+        Figure::time(
+            "durable append of one event",
+            "one SQLite commit of one row",
+            shown::append().await?,
+        ),
+        Figure::size(
+            "memory of 1,000 resident sandboxes",
+            "in wasmtime stores",
+            shown::residents_beside()?,
+        ),
+        Figure::time(
+            "`waypost run` to the first capability call",
+            "`waypost --version`",
+            shown::first_call()?,
+        ),
+        Figure::bare_size("size of the binary", shown::binary_bytes()?),
+    ])
+}

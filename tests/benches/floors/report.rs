@@ -1,0 +1,201 @@
+//! The table: what was measured, where, and whether it is what was promised.
+
+use std::fmt::Write;
+use std::fs;
+use std::process::Command;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::pairs::Medians;
+
+/// Everything that one run of the bench found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    date: String,
+    machine: Machine,
+    figures: Vec<Figure>,
+}
+
+/// Where it was measured.
+#[derive(Debug, Serialize)]
+struct Machine {
+    cores: usize,
+    processor: String,
+    kernel: String,
+    rustc: String,
+}
+
+/// One line of the table.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figure {
+    name: &'static str,
+    unit: Unit,
+    ours: f64,
+    /// What it is measured against, and how much that is.
+    floor: Option<(&'static str, f64)>,
+    target: Option<Target>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Unit {
+    Nanoseconds,
+    Bytes,
+}
+
+/// What was promised.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Target {
+    /// At most so many times the floor.
+    Ratio(f64),
+    /// At most so many microseconds.
+    Micros(f64),
+}
+
+impl Figure {
+    /// A time beside its floor.
+    pub(crate) fn time(name: &'static str, floor: &'static str, medians: Medians) -> Self {
+        let floor = Some((floor, medians.raw));
+        Self {
+            name,
+            unit: Unit::Nanoseconds,
+            ours: medians.ours,
+            floor,
+            target: None,
+        }
+    }
+
+    /// A size beside its floor.
+    pub(crate) fn size(name: &'static str, floor: &'static str, medians: Medians) -> Self {
+        Self {
+            unit: Unit::Bytes,
+            ..Self::time(name, floor, medians)
+        }
+    }
+
+    /// A size that has no floor.
+    pub(crate) fn bare_size(name: &'static str, bytes: f64) -> Self {
+        Self {
+            name,
+            unit: Unit::Bytes,
+            ours: bytes,
+            floor: None,
+            target: None,
+        }
+    }
+
+    /// The same figure with a promise to keep.
+    #[must_use]
+    pub(crate) fn at_most(mut self, target: Target) -> Self {
+        self.target = Some(target);
+        self
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        self.floor.map(|(_, floor)| self.ours / floor)
+    }
+
+    /// Whether the promise was kept; a figure without one cannot miss it.
+    fn met(&self) -> bool {
+        match self.target {
+            None => true,
+            Some(Target::Ratio(most)) => self.ratio().is_some_and(|ratio| ratio <= most),
+            Some(Target::Micros(most)) => self.ours <= most * 1e3,
+        }
+    }
+
+    fn row(&self) -> String {
+        let (beside, floor) = match self.floor {
+            Some((beside, floor)) => (beside, self.unit.show(floor)),
+            None => ("-", "-".to_owned()),
+        };
+        let ratio = self
+            .ratio()
+            .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+        let (target, verdict) = match self.target {
+            None => ("-".to_owned(), "shown"),
+            Some(Target::Ratio(most)) => (format!("ratio {most}"), if self.met() { "met" } else { "**missed**" }),
+            Some(Target::Micros(most)) => (format!("{most} µs"), if self.met() { "met" } else { "**missed**" }),
+        };
+        let (name, ours) = (self.name, self.unit.show(self.ours));
+        format!("| {name} | {ours} | {floor} | {beside} | {ratio} | {target} | {verdict} |")
+    }
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::Nanoseconds if value < 1e3 => format!("{value:.0} ns"),
+            Self::Nanoseconds if value < 1e6 => format!("{:.2} µs", value / 1e3),
+            Self::Nanoseconds => format!("{:.1} ms", value / 1e6),
+            Self::Bytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(figures: Vec<Figure>) -> Self {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let date = now.split('T').next().unwrap_or_default().to_owned();
+        Self {
+            date,
+            machine: Machine::this(),
+            figures,
+        }
+    }
+
+    /// Whether any promise was not kept.
+    pub(crate) fn missed(&self) -> bool {
+        !self.figures.iter().all(Figure::met)
+    }
+
+    pub(crate) fn json(&self) -> Outcome<String> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let Machine {
+            cores,
+            processor,
+            kernel,
+            rustc,
+        } = &self.machine;
+        let mut text = format!(
+            "{}, {cores} cores of {processor}, Linux {kernel}, {rustc}\n\n",
+            self.date
+        );
+        text.push_str("| figure | Waypost | floor | which is | ratio | at most | verdict |\n");
+        text.push_str("|---|---:|---:|---|---:|---:|---|\n");
+        for figure in &self.figures {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{}", figure.row());
+        }
+        text
+    }
+}
+
+impl Machine {
+    fn this() -> Self {
+        let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = processors.lines().find_map(|line| line.strip_prefix("model name"));
+        let rustc = Command::new("rustc").arg("--version").output();
+        Self {
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            processor: model
+                .map_or("an unknown processor", |model| {
+                    model.trim_start_matches(['\t', ' ', ':'])
+                })
+                .to_owned(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            rustc: rustc
+                .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+                .unwrap_or_default(),
+        }
+    }
+}

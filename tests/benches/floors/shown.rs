@@ -1,0 +1,194 @@
+//! Figures without a promise: memory, size, start, disk.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rusqlite::{Connection, params};
+use serde_json::Value;
+use wasmtime::component::{Component, Linker};
+use waypost::call::{Json, Sink};
+use waypost::config::Limits;
+use waypost::imports::{self, CallContext, CallState};
+use waypost::log::sqlite::SqliteLog;
+use waypost::log::{Append, Body, EventLog, NewEvent};
+use waypost::plugin::link::bindings::handler::HandlerPluginPre;
+
+use crate::hub::{MESSAGE, Rig};
+use crate::pairs::{Medians, median, pairs};
+use crate::raw::Embedder;
+use crate::{Outcome, binary, guests};
+
+/// How many sandboxes stay.
+const RESIDENTS: usize = 1_000;
+
+/// How often a process is started.
+const STARTS: usize = 9;
+
+/// What the sandboxes of both sides take.
+pub(crate) fn residents_beside() -> Outcome<Medians> {
+    Ok(Medians {
+        raw: resident_bytes("raw")?,
+        ours: resident_bytes("ours")?,
+    })
+}
+
+/// What one side's sandboxes take, measured in a process of its own.
+fn resident_bytes(side: &str) -> Outcome<f64> {
+    let output = Command::new(std::env::current_exe()?)
+        .arg(format!("--residents={side}"))
+        .output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+/// Instantiates the sandboxes of a side, calls each once, keeps them all, and says what they added to this process.
+pub(crate) async fn residents(side: &str) -> Outcome<u64> {
+    let limits = Limits {
+        calls: RESIDENTS,
+        nested_calls: 1,
+        agents: 1,
+        ..Limits::default()
+    };
+    let guest = guests::bytes("noop");
+    match side {
+        "raw" => {
+            let embedder = Embedder::new(&limits, &guest)?;
+            let mut kept = Vec::with_capacity(RESIDENTS);
+            let before = resident()?;
+            for _ in 0..RESIDENTS {
+                kept.push(embedder.called().await?);
+            }
+            Ok(resident()?.saturating_sub(before))
+        }
+        _ => {
+            let rig = Rig::new(&guest, limits)?;
+            let plugin = rig.plugins.get("noop")?;
+            let component = Component::new(rig.engine.wasmtime(), &guest)?;
+            let mut linker = Linker::new(rig.engine.wasmtime());
+            imports::link(&mut linker, &plugin.facts.grants)?;
+            let pre = HandlerPluginPre::new(linker.instantiate_pre(&component)?)?;
+            let incoming = rig.incoming();
+            let mut kept = Vec::with_capacity(RESIDENTS);
+            let before = resident()?;
+            for _ in 0..RESIDENTS {
+                let mut store = rig.engine.store(CallState::new(CallContext {
+                    call: rig.plugin_call(),
+                    sink: Sink::discard(),
+                    plugin: Arc::clone(&plugin.facts),
+                    services: Arc::clone(&rig.services),
+                    journal: None,
+                }));
+                let instance = pre.instantiate_async(&mut store).await?;
+                instance
+                    .waypost_plugin_handler()
+                    .call_handle(&mut store, &incoming)
+                    .await??;
+                kept.push((store, instance));
+            }
+            Ok(resident()?.saturating_sub(before))
+        }
+    }
+}
+
+/// The memory of this process that is in the machine, in bytes.
+fn resident() -> Outcome<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS in /proc/self/status")?;
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kibibytes << 10)
+}
+
+/// The size of the binary, in bytes.
+pub(crate) fn binary_bytes() -> Outcome<f64> {
+    Ok(fs::metadata(binary::path())?.len() as f64)
+}
+
+/// From starting `waypost run` to the agent's first call in the output, in nanoseconds; code is compiled already.
+pub(crate) fn first_call() -> Outcome<Medians> {
+    let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let rules = "[[route]]\nmatch = \"inference\"\nto = \"plugin:replay\"\n";
+    fs::write(project.path().join("waypost.toml"), rules)?;
+    start_to_first_call(project.path())?;
+    let (mut raw, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        let began = Instant::now();
+        binary::waypost(project.path()).arg("--version").output()?;
+        raw.push(began.elapsed().as_secs_f64() * 1e9);
+        ours.push(start_to_first_call(project.path())?);
+    }
+    Ok(Medians {
+        raw: median(raw),
+        ours: median(ours),
+    })
+}
+
+fn start_to_first_call(project: &Path) -> Outcome<f64> {
+    let began = Instant::now();
+    let mut child = binary::waypost(project)
+        .args(["--json", "run", "Say hello"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    let mut first = None;
+    for line in lines {
+        let event: Value = serde_json::from_str(&line?)?;
+        let about = event
+            .pointer("/body/call")
+            .or_else(|| event.pointer("/body/name"))
+            .and_then(Value::as_str);
+        if first.is_none() && about == Some("inference") {
+            first = Some(began.elapsed());
+        }
+    }
+    let output = child.wait_with_output()?;
+    let first = first.ok_or_else(|| {
+        format!(
+            "the run made no call; it said: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })?;
+    Ok(first.as_secs_f64() * 1e9)
+}
+
+/// One event on disk beside one row on disk, in nanoseconds.
+pub(crate) async fn append() -> Outcome<Medians> {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let log = SqliteLog::open(&folder.path().join("state"))?;
+    let connection = Connection::open(folder.path().join("raw.db"))?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+         CREATE TABLE event (cursor INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL,
+                             UNIQUE (run, seq)) STRICT;",
+    )?;
+    let mut insert = connection.prepare("INSERT INTO event (run, seq, body) VALUES ('run', ?1, ?2)")?;
+    let body = Json::parse(format!("{{\"message\":{MESSAGE},\"filled\":\"{}\"}}", "x".repeat(260)))?;
+    let mut seq = 0_i64;
+    let raw = async || {
+        seq += 1;
+        insert.execute(params![seq, body.as_str()])?;
+        Ok(())
+    };
+    let ours = async || {
+        let event = NewEvent {
+            kind: "bench.event",
+            call: None,
+            body: Body::Json(body.clone()),
+            record: None,
+        };
+        log.append(Append::one("run", event)).await?.durable().await?;
+        Ok(())
+    };
+    let medians = pairs(raw, ours).await?;
+    log.close().await?;
+    Ok(medians)
+}

@@ -1,0 +1,89 @@
+//! What a test needs from outside: a tool that is found, or that is installed when this is allowed.
+//!
+//! Installing is allowed in CI and with `WAYPOST_INSTALL=1`; it goes to `target/outside` and nowhere else. Otherwise a trial
+//! that needs what is not there is counted as ignored, with what is missing in its name; in CI it fails.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libtest_mimic::{Failed, Trial};
+
+/// A tool that turns a guest's source into a component.
+pub struct Tool {
+    /// What it is called, and which version of it.
+    pub name: &'static str,
+    folder: &'static str,
+    program: &'static str,
+    needs: &'static str,
+    install: &'static [&'static [&'static str]],
+}
+
+/// Makes components from JavaScript.
+pub const JCO: Tool = Tool {
+    name: "@bytecodealliance/jco 1.35.0 (npm)",
+    folder: "jco-1.35.0",
+    program: "node_modules/.bin/jco",
+    needs: "npm",
+    install: &[&["npm", "install", "--no-audit", "--no-fund", "--prefix", ".", "@bytecodealliance/jco@1.35.0"]],
+};
+
+/// Makes components from Python.
+pub const COMPONENTIZE_PY: Tool = Tool {
+    name: "componentize-py 0.25.1 (PyPI)",
+    folder: "componentize-py-0.25.1",
+    program: "bin/componentize-py",
+    needs: "python3",
+    install: &[
+        &["python3", "-m", "venv", "."],
+        &["bin/pip", "install", "--quiet", "--disable-pip-version-check", "componentize-py==0.25.1"],
+    ],
+};
+
+impl Tool {
+    /// A trial that needs this tool.
+    pub fn trial(&'static self, name: &str, test: impl FnOnce(&Path) -> Result<(), Failed> + Send + 'static) -> Trial {
+        let ci = std::env::var_os("CI").is_some();
+        let may_install = ci || std::env::var("WAYPOST_INSTALL").is_ok_and(|value| value == "1");
+        if self.program().is_file() || may_install && (ci || on_path(self.needs)) {
+            return Trial::test(name, move || test(&self.installed()?));
+        }
+        let why = if on_path(self.needs) { "set WAYPOST_INSTALL=1 to install it" } else { "install it, and set WAYPOST_INSTALL=1" };
+        let missing = if on_path(self.needs) { self.name } else { self.needs };
+        Trial::test(format!("{name} (missing: {missing}; {why})"), || Ok(())).with_ignored_flag(true)
+    }
+
+    fn folder(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/outside").join(self.folder)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder().join(self.program)
+    }
+
+    /// The program, installed when it was not.
+    fn installed(&self) -> Result<PathBuf, Failed> {
+        if self.program().is_file() {
+            return Ok(std::fs::canonicalize(self.folder())?.join(self.program));
+        }
+        // Made beside its name and renamed when it is whole would break a virtual environment; so it is made again instead.
+        drop(std::fs::remove_dir_all(self.folder()));
+        std::fs::create_dir_all(self.folder())?;
+        let folder = std::fs::canonicalize(self.folder())?;
+        for line in self.install {
+            let [program, arguments @ ..] = line else { continue };
+            let program = if program.contains('/') { folder.join(program) } else { PathBuf::from(program) };
+            let done = Command::new(&program).args(arguments).current_dir(&folder).output();
+            let done = done.map_err(|error| format!("{} is missing for {}: {error}", program.display(), self.name))?;
+            if !done.status.success() {
+                let text = String::from_utf8_lossy(&done.stderr);
+                return Err(format!("{} cannot be installed: {}", self.name, text.trim()).into());
+            }
+        }
+        Ok(folder.join(self.program))
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
