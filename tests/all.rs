@@ -2,6 +2,17 @@
 //!
 //! A trial is a sentence and a function; each module lists its own. Guests and the binary are built first, once.
 
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "all of this binary is tests: a failure ends the trial, and nothing is public"
+)]
+
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
@@ -10,7 +21,12 @@ mod dispatch;
 mod gateway;
 mod harness;
 mod hostile;
+mod languages;
+mod limits;
+mod model;
 mod plugins;
+mod resume;
+mod runs;
 mod tidy;
 
 fn trials() -> Vec<Trial> {
@@ -18,13 +34,20 @@ fn trials() -> Vec<Trial> {
         dispatch::trials(),
         gateway::trials(),
         hostile::trials(),
+        languages::trials(),
+        limits::trials(),
+        model::trials(),
         plugins::trials(),
+        resume::trials(),
+        runs::trials(),
         tidy::trials(),
     ];
     modules.into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {
+    // The one provider of cryptography, as the binary installs it.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let arguments = Arguments::from_args();
     if !arguments.list {
         harness::guests::build();

@@ -16,23 +16,44 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        JCO.trial("languages::a_handler_in_javascript_answers_emits_and_fails_like_any_other", |jco| {
-            let arguments = ["--backend", "qjs", "--backend-qjs-stub-wasi", "--backend-qjs-disable-async"];
-            shout("JavaScript", |folder, component| {
-                let mut command = Command::new(jco);
-                command.args(["componentize", "shout.js", "--wit", "wit", "--world-name", "shout"]).args(arguments);
-                command.current_dir(folder).arg("--out").arg(component);
-                command
-            })
-        }),
-        COMPONENTIZE_PY.trial("languages::a_handler_in_python_answers_emits_and_fails_like_any_other", |componentize| {
-            shout("Python", |folder, component| {
-                let mut command = Command::new(componentize);
-                command.args(["--wit-path", "wit", "--world", "shout", "componentize", "shout", "--stub-wasi"]);
-                command.current_dir(folder).arg("--output").arg(component);
-                command
-            })
-        }),
+        JCO.trial(
+            "languages::a_handler_in_javascript_answers_emits_and_fails_like_any_other",
+            |jco| {
+                let arguments = [
+                    "--backend",
+                    "qjs",
+                    "--backend-qjs-stub-wasi",
+                    "--backend-qjs-disable-async",
+                ];
+                shout("JavaScript", |folder, component| {
+                    let mut command = Command::new(jco);
+                    command
+                        .args(["componentize", "shout.js", "--wit", "wit", "--world-name", "shout"])
+                        .args(arguments);
+                    command.current_dir(folder).arg("--out").arg(component);
+                    command
+                })
+            },
+        ),
+        COMPONENTIZE_PY.trial(
+            "languages::a_handler_in_python_answers_emits_and_fails_like_any_other",
+            |componentize| {
+                shout("Python", |folder, component| {
+                    let mut command = Command::new(componentize);
+                    command.args([
+                        "--wit-path",
+                        "wit",
+                        "--world",
+                        "shout",
+                        "componentize",
+                        "shout",
+                        "--stub-wasi",
+                    ]);
+                    command.current_dir(folder).arg("--output").arg(component);
+                    command
+                })
+            },
+        ),
     ]
 }
 
@@ -47,7 +68,10 @@ fn shout(language: &str, build: impl FnOnce(&Path, &Path) -> Command) -> Result<
         return Err(format!("{language} does not build: {}", String::from_utf8_lossy(&text)).into());
     }
     let bytes = std::fs::read(&component)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let asked = async { tokio::time::timeout(PATIENCE, ask(language, bytes)).await };
     runtime.block_on(asked).map_err(|_| Failed::from("it did not end"))
 }
@@ -58,16 +82,26 @@ async fn ask(language: &str, bytes: Vec<u8>) {
     let call = open.prepared("shout", json!({ "text": "hello" })).await;
     let reply = open.hub.dispatcher.dispatch(call, sink).await.result.unwrap();
     assert_eq!(reply.to::<Value>().unwrap(), json!({ "text": "HELLO", "by": language }));
-    assert_eq!(chunks.recv().await.unwrap().to::<Value>().unwrap(), json!({ "letters": 5 }));
+    assert_eq!(
+        chunks.recv().await.unwrap().to::<Value>().unwrap(),
+        json!({ "letters": 5 })
+    );
     assert!(chunks.recv().await.is_none());
 
-    assert_eq!(open.error("shout", json!({})).await, "invalid: `text` is missing; it is a string");
+    assert_eq!(
+        open.error("shout", json!({})).await,
+        "invalid: `text` is missing; it is a string"
+    );
     // A guest that breaks ends its own call alone.
     let error = open.error("shout", json!(null)).await;
     assert!(error.starts_with("trapped: plugin `shout` trapped: "), "{error}");
     assert_eq!(open.reply("shout", json!({ "text": "again" })).await["text"], "AGAIN");
     let lines = serde_json::to_value(open.hub.plugin_log.lines("shout")).unwrap();
-    let said = lines.as_array().unwrap().iter().filter(|line| line["text"] == "default shouts");
+    let said = lines
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|line| line["text"] == "default shouts");
     assert_eq!(said.count(), 2, "{lines}");
 }
 

@@ -1,11 +1,34 @@
 //! What a plugin can do, and what it cannot.
 
-use serde_json::json;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
-use crate::harness::{Plugin, Project};
+use serde_json::{Value, json};
+use waypost::call::Sink;
+use waypost::plugin::Role;
+
+use crate::harness::{Open, Plugin, Project};
 use crate::listed;
 
-listed![a_handler_is_typed_and_knows_its_call];
+listed![
+    a_handler_is_typed_and_knows_its_call,
+    chunks_come_in_order_before_the_reply,
+    state_outlives_the_call_and_the_hub,
+    what_a_plugin_says_is_in_its_log,
+    nothing_in_memory_outlives_a_call,
+    a_fault_ends_its_call_alone,
+    a_plugin_is_not_asked_for_what_it_does_not_serve,
+    an_import_without_its_grant_is_refused_at_load,
+    a_call_outside_the_grant_is_denied,
+    rights_are_the_intersection_along_the_path,
+    wasi_reaches_nothing,
+    a_reload_changes_new_calls_alone,
+    a_broken_file_keeps_what_was_loaded,
+    a_worker_wall_is_refused,
+    compiled_code_is_kept_and_not_trusted_blindly,
+    an_observer_can_be_loaded,
+];
 
 async fn a_handler_is_typed_and_knows_its_call() {
     let open = Project::new().plugin(&Plugin::of("echo")).open().await;
@@ -18,4 +41,360 @@ async fn a_handler_is_typed_and_knows_its_call() {
         open.error("echo", json!({ "text": "ab" })).await,
         "invalid: the message of echo does not fit: missing field `times` at line 1 column 13"
     );
+}
+
+async fn chunks_come_in_order_before_the_reply() {
+    let open = Project::new().plugin(&Plugin::of("chunks")).open().await;
+    let (sink, mut reader) = Sink::channel();
+    let call = open.prepared("chunks", json!({ "count": 200 })).await;
+    let ended = open.carry(call, sink);
+    for number in 0..200 {
+        let chunk: Value = reader.recv().await.unwrap().to().unwrap();
+        assert_eq!(chunk, json!({ "number": number }));
+    }
+    assert_eq!(reader.recv().await, None);
+    assert_eq!(ended.await.unwrap().result.unwrap().as_str(), r#"{"count":200}"#);
+}
+
+async fn state_outlives_the_call_and_the_hub() {
+    let open = Project::new()
+        .plugin(&Plugin::of("keeper").grants("state = true"))
+        .plugin(&Plugin::of("keeper").named("other").grants("state = true"))
+        .open()
+        .await;
+    let steps = json!([{ "set": ["a/1", { "x": 1 }] }, { "set": ["a/2", "y"] }, { "set": ["b", 3] }, { "get": "a/1" }]);
+    assert_eq!(
+        open.reply("keeper", steps).await,
+        json!(["set", "set", "set", { "x": 1 }])
+    );
+    assert_eq!(
+        open.reply("other", json!([{ "keys": "" }])).await,
+        json!([[]]),
+        "each plugin has its own"
+    );
+    let open = open.reopen().await;
+    let steps = json!([{ "keys": "a/" }, { "remove": "a/1" }, { "remove": "a/1" }, { "get": "a/1" }, { "keys": "" }]);
+    let expected = json!([["a/1", "a/2"], "removed", "removed", null, ["a/2", "b"]]);
+    assert_eq!(open.reply("keeper", steps).await, expected);
+    let steps = json!([{ "set": ["", 1] }, { "set": ["k".repeat(513), 1] }]);
+    let expected = json!([
+        { "error": "invalid: a state key has 1 to 512 bytes, this one has 0" },
+        { "error": "invalid: a state key has 1 to 512 bytes, this one has 513" },
+    ]);
+    assert_eq!(open.reply("keeper", steps).await, expected);
+}
+
+async fn what_a_plugin_says_is_in_its_log() {
+    let open = Project::new().plugin(&Plugin::of("talker")).open().await;
+    open.reply("talker", json!("lines")).await;
+    open.reply("talker", json!("streams")).await;
+    let lines: Vec<(&str, String)> = open
+        .hub
+        .plugin_log
+        .lines("talker")
+        .into_iter()
+        .map(|line| (line.level, line.text))
+        .collect();
+    let said = [
+        ("debug", "a"),
+        ("info", "b\\u{1b}[2Jc"),
+        ("warn", "d\\ne"),
+        ("error", "f"),
+        ("output", "out"),
+        ("output", "err"),
+        ("output", "no end"),
+    ];
+    assert_eq!(lines, said.map(|(level, text)| (level, text.to_owned())));
+}
+
+async fn nothing_in_memory_outlives_a_call() {
+    let open = Project::new().plugin(&Plugin::of("counter")).open().await;
+    for _ in 0..3 {
+        assert_eq!(open.reply("counter", json!(null)).await, json!(0));
+    }
+}
+
+async fn a_fault_ends_its_call_alone() {
+    let open = Project::new()
+        .plugin(&Plugin::of("faulty"))
+        .plugin(&Plugin::of("echo"))
+        .open()
+        .await;
+    let said = "`waypost plugin logs faulty` shows what it said";
+    for (end, error) in [
+        ("error", "not-found: there is no such thing; name another".to_owned()),
+        ("unavailable", "unavailable: not now".to_owned()),
+        (
+            "panic",
+            format!("trapped: plugin `faulty` trapped: wasm `unreachable` instruction executed; {said}"),
+        ),
+        (
+            "unreachable",
+            format!("trapped: plugin `faulty` trapped: wasm `unreachable` instruction executed; {said}"),
+        ),
+        (
+            "overflow",
+            format!("trapped: plugin `faulty` trapped: call stack exhausted; {said}"),
+        ),
+        ("garbage", "other: \\u{1b}[2J\\u{202e}".to_owned()),
+    ] {
+        assert_eq!(open.error("faulty", json!(end)).await, error, "{end}");
+    }
+    let lines = open.hub.plugin_log.lines("faulty");
+    assert!(
+        lines.iter().any(|line| line.text == "it hurts"),
+        "the words of a panic are in the log: {lines:?}"
+    );
+    echoes(&open).await;
+}
+
+async fn echoes(open: &Open) {
+    assert_eq!(
+        open.reply("echo", json!({ "text": "a", "times": 2 })).await["text"],
+        "aa"
+    );
+}
+
+async fn a_plugin_is_not_asked_for_what_it_does_not_serve() {
+    let open = Project::new()
+        .plugin(&Plugin::of("echo").serves(&["say:*", "tell"]).unrouted())
+        .toml("[[route]]\nmatch = \"*\"\nto = \"plugin:echo\"")
+        .toml("[[route]]\nmatch = \"*\"\nto = \"plugin:nobody\"")
+        .open()
+        .await;
+    assert_eq!(
+        open.reply("say:hello", json!({ "text": "a", "times": 1 })).await["name"],
+        "say:hello"
+    );
+    assert_eq!(
+        open.error("shout", json!({})).await,
+        "unavailable: plugin `echo` does not serve shout; it serves say:*, tell"
+    );
+}
+
+/// What a plugin is refused with when the hub of its project is opened.
+async fn refused(plugin: &Plugin) -> String {
+    let project = Project::new().plugin(plugin);
+    match project.try_open().await {
+        Ok(_) => panic!("{} was loaded", plugin.manifest()),
+        Err(error) => crate::harness::normal(project.root(), &format!("{}: {}", error.kind, error.chain())),
+    }
+}
+
+async fn an_import_without_its_grant_is_refused_at_load() {
+    let text = |id: &str, interface: &str, grant: &str, line: &str| {
+        format!(
+            "denied: plugin `{id}` imports `{interface}` without the grant `{grant}`; if it may, add `{line}` to [grants] of \
+             its manifest and to `grant` of its [[plugin]] entry in waypost.toml"
+        )
+    };
+    let state = text("keeper", "waypost:state/store@0.1.0", "state", "state = true");
+    let gateway = text(
+        "caller",
+        "waypost:gateway/calls@0.1.0",
+        "gateway",
+        "gateway = [\"<kind:action it calls>\"]",
+    );
+    let asked = "gateway = [\"a\", \"b:x\"]";
+    for (plugin, error) in [
+        (Plugin::of("keeper"), &state),
+        (Plugin::of("keeper").asks("state = true"), &state),
+        (Plugin::of("keeper").granted("state = true"), &state),
+        (Plugin::of("caller"), &gateway),
+        (
+            Plugin::of("caller").asks(asked).granted("gateway = [\"c\", \"b:y\"]"),
+            &gateway,
+        ),
+    ] {
+        assert_eq!(refused(&plugin).await, *error, "{}", plugin.manifest());
+    }
+}
+
+async fn a_call_outside_the_grant_is_denied() {
+    let granted = "gateway = [\"echo\", \"fsEvent:readFile\"]";
+    let open = Project::new()
+        .file("a.txt", "hello\n")
+        .plugin(&Plugin::of("echo"))
+        .plugin(&Plugin::of("caller").asks("gateway = [\"*\"]").granted(granted))
+        .open()
+        .await;
+    let reply = open
+        .reply(
+            "caller",
+            json!({ "call": "echo", "message": { "text": "a", "times": 1 } }),
+        )
+        .await;
+    assert_eq!(reply["reply"]["text"], "a");
+    let reply = open
+        .reply(
+            "caller",
+            json!({ "call": "fsEvent:readFile", "message": { "filePath": "a.txt" } }),
+        )
+        .await;
+    assert_eq!(reply["error"], Value::Null, "{reply}");
+    for call in ["fsEvent:writeToFile", "fsEvent", "executeCommand", "caller"] {
+        let reply = open.reply("caller", json!({ "call": call, "message": {} })).await;
+        let expected = format!(
+            "denied: plugin:caller may not call {call}: add it to `gateway` in the grants of the plugin, or of the plugin that \
+             called it"
+        );
+        assert_eq!(reply, json!({ "error": expected }));
+    }
+    let shown = open.hub.plugins.get("caller").unwrap().shown();
+    assert_eq!(shown.may_call, ["echo", "fsEvent:readFile"]);
+}
+
+async fn rights_are_the_intersection_along_the_path() {
+    let open = Project::new()
+        .plugin(&Plugin::of("echo"))
+        .plugin(&Plugin::of("caller").named("outer").grants("gateway = [\"inner\"]"))
+        .plugin(&Plugin::of("caller").named("inner").grants("gateway = [\"*\"]"))
+        .open()
+        .await;
+    let echo = json!({ "call": "echo", "message": { "text": "a", "times": 1 } });
+    assert_eq!(open.reply("inner", echo.clone()).await["reply"]["text"], "a");
+    let reply = open.reply("outer", json!({ "call": "inner", "message": echo })).await;
+    let error = "denied: plugin:inner may not call echo: add it to `gateway` in the grants of the plugin, or of the plugin \
+                 that called it";
+    assert_eq!(reply, json!({ "reply": { "error": error } }));
+}
+
+async fn wasi_reaches_nothing() {
+    let open = Project::new()
+        .variable("SECRET", "x")
+        .plugin(&Plugin::of("prying"))
+        .open()
+        .await;
+    let expected = json!({
+        "variables": 0, "arguments": 0,
+        "root": "NotFound", "here": "NotFound", "file": "NotFound", "write": "NotFound",
+        "connect": "PermissionDenied", "listen": "PermissionDenied", "datagram": "PermissionDenied",
+        "name": "PermissionDenied",
+        "clock": true, "ticks": true, "input": "UnexpectedEof",
+    });
+    assert_eq!(open.reply("prying", json!(null)).await, expected);
+}
+
+async fn a_reload_changes_new_calls_alone() {
+    let old = Plugin::of("caller").named("worker").grants("gateway = [\"*\"]");
+    let open = Project::new().plugin(&old).open().await;
+    let message = json!({ "call": "waitforReply", "message": { "message": "when?" } });
+    let under_way = open.begin("worker", message).await;
+    open.questions(1).await;
+    let before = open.hub.plugins.get("worker").unwrap().digest.clone();
+    Plugin::of("echo").named("worker").write(open.root());
+    let loaded = open.hub.plugins.reload("worker").unwrap();
+    assert_ne!(loaded.digest, before);
+    assert_eq!(
+        open.reply("worker", json!({ "text": "new", "times": 1 })).await["text"],
+        "new"
+    );
+    open.answer("now").await;
+    assert_eq!(
+        under_way.await.unwrap().result.unwrap().as_str(),
+        r#"{"reply":{"message":"now"}}"#
+    );
+}
+
+async fn a_broken_file_keeps_what_was_loaded() {
+    let open = Project::new().plugin(&Plugin::of("echo")).open().await;
+    let reload = |id: &str| match open.hub.plugins.reload(id) {
+        Ok(_) => panic!("{id} was reloaded"),
+        Err(error) => open.normal(&format!("{}: {}", error.kind, error.chain())),
+    };
+    Plugin::made_of("echo", b"nonsense".to_vec()).write(open.root());
+    assert_eq!(
+        reload("echo"),
+        "invalid: plugin `echo` is not WebAssembly; give the `.wasm` file that the build made"
+    );
+    echoes(&open).await;
+    fs::write(
+        open.root().join("plugins/echo.toml"),
+        Plugin::of("echo").named("ohce").manifest(),
+    )
+    .unwrap();
+    assert_eq!(
+        reload("echo"),
+        "invalid: <project>/plugins/echo.wasm is now plugin `ohce`, not `echo`; restart the hub to load it under its new id"
+    );
+    fs::remove_file(open.root().join("plugins/echo.toml")).unwrap();
+    assert_eq!(
+        reload("echo"),
+        "not-found: <project>/plugins/echo.toml cannot be read: No such file or directory (os error 2)"
+    );
+    echoes(&open).await;
+    assert_eq!(
+        reload("loop"),
+        "invalid: plugin `loop` is part of this binary; a new one comes with a new binary"
+    );
+    assert_eq!(
+        reload("nobody"),
+        "not-found: plugin `nobody` is not loaded; loaded are: echo, loop, replay, sandbox"
+    );
+}
+
+async fn a_worker_wall_is_refused() {
+    assert_eq!(
+        refused(&Plugin::of("echo").wall("worker")).await,
+        "unavailable: plugin `echo` (<project>/plugins/echo.wasm) asks for a worker process, which this version does not have; \
+         read what it is, then set `wall = \"in-process\"` in its [[plugin]] entry of waypost.toml"
+    );
+}
+
+async fn compiled_code_is_kept_and_not_trusted_blindly() {
+    let open = Project::new().own_cache().plugin(&Plugin::of("echo")).open().await;
+    let entries = |open: &Open| -> Vec<(PathBuf, u64)> {
+        let folder = fs::read_dir(open.root().join(".waypost/cache")).unwrap();
+        let mut entries: Vec<(PathBuf, u64)> = folder
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "cwasm"))
+            .map(|path| (path.clone(), path.metadata().unwrap().ino()))
+            .collect();
+        entries.sort();
+        entries
+    };
+    let kept = entries(&open);
+    assert_eq!(kept.len(), 4, "echo and the bundled plugins");
+    let open = open.reopen().await;
+    assert_eq!(entries(&open), kept, "what is kept is used");
+    let project = open.close().await;
+    let mut flipped = Vec::new();
+    for (path, _) in &kept {
+        let mut code = fs::read(path).unwrap();
+        flipped.push(code.clone());
+        let middle = code.len() / 2;
+        code[middle] ^= 1;
+        fs::write(path, code).unwrap();
+    }
+    let open = project.open().await;
+    echoes(&open).await;
+    let again = entries(&open);
+    assert!(
+        kept.iter()
+            .zip(&again)
+            .all(|(old, new)| old.0 == new.0 && old.1 != new.1),
+        "each is compiled again"
+    );
+    for ((path, _), code) in again.iter().zip(flipped) {
+        assert_eq!(fs::read(path).unwrap().len(), code.len());
+    }
+}
+
+async fn an_observer_can_be_loaded() {
+    let open = Project::new()
+        .plugin(&Plugin::of("watcher").role("observer"))
+        .open()
+        .await;
+    let shown = open.hub.plugins.get("watcher").unwrap().shown();
+    assert_eq!((shown.role, shown.serves.len()), (Role::Observer, 0));
+    assert_eq!(shown.origin, guests_path(&open));
+}
+
+fn guests_path(open: &Open) -> String {
+    open.root()
+        .canonicalize()
+        .unwrap()
+        .join("plugins/watcher.wasm")
+        .display()
+        .to_string()
 }

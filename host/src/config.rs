@@ -143,7 +143,8 @@ pub struct PluginLimits {
     /// Bytes that one import call may hand to the host. Default 16 MiB.
     #[serde(with = "bytes")]
     pub host_call: usize,
-    /// Calls into this plugin at the same time; more wait. Default 64.
+    /// Top-level calls into this plugin at the same time, and as many nested ones; more top-level ones wait, more nested
+    /// ones answer `limit`. Default 64.
     #[serde(deserialize_with = "count")]
     pub concurrency: usize,
     /// Calls that may wait for this plugin; more answer `limit` at once. Default 256.

@@ -148,8 +148,14 @@ impl Environments {
         }
     }
 
-    /// Makes an environment and waits until it is ready; its record stands before the provider is asked.
+    /// Makes an environment and waits until it is ready.
     pub async fn create(&self, project: &Arc<str>, new: NewEnvironment) -> Result<Environment> {
+        let declared = self.declare(project, new).await?;
+        self.make(declared).await
+    }
+
+    /// Writes the record of an environment that `ready` will make: whatever happens meanwhile, it is not forgotten.
+    pub async fn declare(&self, project: &Arc<str>, new: NewEnvironment) -> Result<Environment> {
         let environment = Environment {
             id: format!("env-{}", short_id()).into(),
             project: Arc::clone(project),
@@ -164,7 +170,7 @@ impl Environments {
             error: None,
         };
         self.write(&environment).await?;
-        self.make(environment).await
+        Ok(environment)
     }
 
     async fn make(&self, mut environment: Environment) -> Result<Environment> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use rustix::fs::FlockOperation;
+use serde::Deserialize;
 
 use crate::bundled;
 use crate::call::{Call, CallName, Json, Principal, PrincipalKind, Rights, Scope};
@@ -25,11 +26,14 @@ use crate::log::sqlite::SqliteLog;
 use crate::log::{Append, Body, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::{InProcess, Plugins, Source};
 use crate::route::{self, Routes};
-use crate::run::Runs;
+use crate::run::{Runs, recovery};
 use crate::workspace::Workspace;
 
 /// The project of the folder that the hub was opened in.
 pub const DEFAULT_PROJECT: &str = "default";
+
+/// After so many events outside runs, the place up to which all calls have their end is written down.
+const SETTLE_AGAIN: u64 = 1000;
 
 /// A hub that is open: one for each state directory.
 pub struct Hub {
@@ -194,12 +198,23 @@ impl Hub {
         }
     }
 
-    /// The project's record, once.
+    /// The project's record: written once, and again when many calls outside runs lie behind it, so that looking for those
+    /// that a crash cut off never reads the whole stream.
     async fn announce(&self) -> Result<()> {
-        if self.log.record(Noun::Project, &self.project).await?.is_some() {
+        #[derive(Deserialize)]
+        struct Known {
+            settled: u64,
+        }
+        let record = self.log.record(Noun::Project, &self.project).await?;
+        let known = record.and_then(|record| record.body.to::<Known>().ok());
+        let after = known.as_ref().map_or(0, |known| known.settled);
+        let settled = recovery::settle(&*self.log, HUB, after).await?;
+        if known.is_some() && settled - after < SETTLE_AGAIN {
             return Ok(());
         }
-        let body = Json::from(serde_json::json!({ "id": self.project, "root": self.root.display().to_string() }));
+        let body =
+            serde_json::json!({ "id": self.project, "root": self.root.display().to_string(), "settled": settled });
+        let body = Json::from(body);
         let record = Record {
             noun: Noun::Project,
             id: Arc::clone(&self.project),

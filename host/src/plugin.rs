@@ -69,6 +69,8 @@ pub struct Loaded {
     places: Semaphore,
     /// Calls that may wait for a place.
     queue: Semaphore,
+    /// Nested calls into it at the same time.
+    reserve: Semaphore,
 }
 
 /// What `waypost plugin ls` shows of one plugin.
@@ -206,6 +208,7 @@ impl Plugins {
             digest: hex(&Sha256::digest(&bytes)),
             places: Semaphore::new(facts.limits.concurrency),
             queue: Semaphore::new(facts.limits.queue),
+            reserve: Semaphore::new(facts.limits.concurrency),
             manifest,
             facts,
             origin,

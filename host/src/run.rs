@@ -22,7 +22,7 @@ use crate::plugin::execute::{Outcome, Task, Turn};
 use crate::runtimes::{self, Drive};
 
 pub mod journal;
-mod recovery;
+pub(crate) mod recovery;
 
 use journal::{Budget, Journal};
 
@@ -152,7 +152,6 @@ pub struct Runs {
     budget: Agent,
     default_agent: Arc<str>,
     agents: Semaphore,
-    most_agents: usize,
     /// Runs that are under way here, by id, with their thread and the token that ends them.
     open: Mutex<HashMap<Arc<str>, Open>>,
 }
@@ -180,7 +179,6 @@ impl Runs {
             budget: config.agent.clone(),
             default_agent: config.hub.agent.as_str().into(),
             agents: Semaphore::new(config.limits.agents),
-            most_agents: config.limits.agents,
             open: Mutex::default(),
         }
     }
@@ -203,6 +201,7 @@ impl Runs {
             None => format!("thread-{}", short_id()).into(),
         };
         let id: Arc<str> = Uuid::now_v7().to_string().into();
+        self.forget_ended(&thread).await;
         let cancel = self.enter(&id, &thread)?;
         let run = Run {
             id: Arc::clone(&id),
@@ -276,7 +275,7 @@ impl Runs {
         let records = self.log.records(query).await?;
         for record in &records {
             let run = read(&record.body)?;
-            recovery::settle(&*self.log, &run.id).await?;
+            recovery::settle(&*self.log, &run.id, 0).await?;
             let cancel = self.enter(&run.id, &run.thread)?;
             self.carry(run, cancel);
         }
@@ -289,7 +288,7 @@ impl Runs {
         self.become_(self.get(id).await?, next).await.map(drop)
     }
 
-    /// Ends every run that is under way here, without an end in the log: they are taken up at the next start.
+    /// Lets no more agent begin. Runs that have no end in the log are taken up at the next start.
     pub fn suspend(&self) {
         self.agents.close();
     }
@@ -306,9 +305,16 @@ impl Runs {
     }
 
     /// Everything between accepted and the end.
-    async fn life(&self, run: Run, cancel: &CancellationToken) -> Result<()> {
-        let mut run = self.become_(run, State::Starting).await?;
-        let worked = self.work(&mut run, cancel).await;
+    async fn life(&self, mut run: Run, cancel: &CancellationToken) -> Result<()> {
+        if run.environment.is_none() {
+            let declared = self
+                .environments
+                .declare(&run.project, run.environment_wanted.clone())
+                .await?;
+            run.environment = Some(declared.id);
+        }
+        let run = self.become_(run, State::Starting).await?;
+        let worked = self.work(&run, cancel).await;
         let run = self.get(&run.id).await?;
         let (next, run) = match worked {
             Ok(outcome) => (
@@ -330,19 +336,14 @@ impl Runs {
         self.become_(run, next).await.map(drop)
     }
 
-    async fn work(&self, run: &mut Run, cancel: &CancellationToken) -> Result<Outcome, CallError> {
+    async fn work(&self, run: &Run, cancel: &CancellationToken) -> Result<Outcome, CallError> {
         let _place = self.place(cancel).await?;
-        let environment = match &run.environment {
-            Some(id) => self.environments.ready(id).await?,
-            None => {
-                self.environments
-                    .create(&run.project, run.environment_wanted.clone())
-                    .await?
-            }
-        };
-        run.environment = Some(Arc::clone(&environment.id));
+        let environment = self
+            .environments
+            .ready(run.environment.as_deref().unwrap_or_default())
+            .await?;
         let scope = self.environments.scope(&environment)?;
-        *run = self.become_(run.clone(), State::Running).await?;
+        let run = &self.become_(run.clone(), State::Running).await?;
         let uuid = Uuid::parse_str(&run.id)
             .map_err(|_| CallError::new(ErrorKind::Internal, "the id of a run is not one of this hub"))?;
         let budget = Budget {
@@ -382,7 +383,17 @@ impl Runs {
             scope,
             journal,
         };
-        runtimes::drive(&self.dispatcher, drive).await
+        let deadline = drive.call.deadline;
+        runtimes::drive(&self.dispatcher, drive).await.map_err(|error| {
+            if error.kind != ErrorKind::Timeout || !deadline.passed() {
+                return error;
+            }
+            let time = humantime::format_duration(self.budget.time);
+            let message = format!(
+                "the run has used its time of {time}: raise `time` under `[agent]` in waypost.toml, or give it a smaller task"
+            );
+            CallError::new(ErrorKind::Timeout, message)
+        })
     }
 
     /// A place among the agents that run at the same time.
@@ -390,10 +401,11 @@ impl Runs {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(CallError::new(ErrorKind::Cancelled, "the run was cancelled before it began")),
-            place = self.agents.acquire() => place.map_err(|_| {
-                let message = format!("the hub is stopping, {} agents and all", self.most_agents);
-                CallError::new(ErrorKind::Unavailable, message)
-            }),
+            place = self.agents.acquire() => match place {
+                Ok(place) => Ok(place),
+                // The hub stops: the run stays as it is in the log, and is taken up at the next start.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 
@@ -491,6 +503,20 @@ impl Runs {
             },
         );
         Ok(cancel)
+    }
+
+    /// Frees a thread whose run has its end on disk, when the task that carried it is not yet done with itself.
+    async fn forget_ended(&self, thread: &str) {
+        let busy = self
+            .opened()
+            .iter()
+            .find(|(_, open)| *open.thread == *thread)
+            .map(|(id, _)| Arc::clone(id));
+        if let Some(id) = busy
+            && self.get(&id).await.is_ok_and(|run| run.state.ended())
+        {
+            self.leave(&id);
+        }
     }
 
     fn leave(&self, id: &str) {

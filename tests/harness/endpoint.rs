@@ -54,7 +54,10 @@ pub struct Asked {
 impl Asked {
     /// The last message of the conversation.
     pub fn last(&self) -> &Value {
-        self.body["messages"].as_array().and_then(|messages| messages.last()).unwrap_or(&Value::Null)
+        self.body["messages"]
+            .as_array()
+            .and_then(|messages| messages.last())
+            .unwrap_or(&Value::Null)
     }
 
     /// Role and content of each message after the system's.
@@ -63,7 +66,12 @@ impl Asked {
         messages
             .iter()
             .filter(|message| message["role"] != "system")
-            .map(|message| (message["role"].as_str().unwrap_or("-"), message["content"].as_str().unwrap_or("-")))
+            .map(|message| {
+                (
+                    message["role"].as_str().unwrap_or("-"),
+                    message["content"].as_str().unwrap_or("-"),
+                )
+            })
             .collect()
     }
 }
@@ -86,8 +94,13 @@ impl Endpoint {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}/v1", listener.local_addr().unwrap());
         let turns = Mutex::new(turns.into_iter().collect());
-        let script = Arc::new(Script { turns, asked: watch::Sender::default() });
-        let router = Router::new().route("/v1/chat/completions", post(answer)).with_state(Arc::clone(&script));
+        let script = Arc::new(Script {
+            turns,
+            asked: watch::Sender::default(),
+        });
+        let router = Router::new()
+            .route("/v1/chat/completions", post(answer))
+            .with_state(Arc::clone(&script));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { base, script }
     }
@@ -116,10 +129,15 @@ impl Endpoint {
 }
 
 async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Bytes) -> Response {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let authorization = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
     let body = serde_json::from_slice(&body).unwrap_or_default();
     let turn = script.turns.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    script.asked.send_modify(|asked| asked.push(Asked { authorization, body }));
+    script
+        .asked
+        .send_modify(|asked| asked.push(Asked { authorization, body }));
     match turn {
         None => (StatusCode::IM_A_TEAPOT, "the script is over").into_response(),
         Some(Turn::Say(text, tokens)) => whole(&[delta(json!({ "content": text })), stop("stop"), usage(tokens)]),

@@ -8,13 +8,16 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use waypost::call::{Call, Dispatch, Json, Reply, Sink};
+use waypost::capabilities::chat::{Answer, Question};
 use waypost::config::Config;
 use waypost::error::Error;
 use waypost::hub::Hub;
 use waypost::log::{Cursor, Event};
 
 pub mod binary;
+pub mod component;
 pub mod endpoint;
 pub mod guests;
 pub mod outside;
@@ -317,6 +320,18 @@ impl Open {
         self.hub.dispatcher.dispatch(call, Sink::discard()).await
     }
 
+    /// Begins a call, as a task of its own.
+    pub async fn begin(&self, name: &str, message: Value) -> JoinHandle<Reply> {
+        let call = self.prepared(name, message).await;
+        self.carry(call, Sink::discard())
+    }
+
+    /// Carries a call to its end, in a task of its own.
+    pub fn carry(&self, call: Call, sink: Sink) -> JoinHandle<Reply> {
+        let dispatcher = Arc::clone(&self.hub.dispatcher);
+        tokio::spawn(async move { dispatcher.dispatch(call, sink).await })
+    }
+
     /// The reply of a call that succeeds.
     pub async fn reply(&self, name: &str, message: Value) -> Value {
         match self.call(name, message).await.result {
@@ -353,6 +368,37 @@ impl Open {
             }
             tip.changed().await.unwrap();
         }
+    }
+
+    /// The open questions, as soon as there are so many.
+    pub async fn questions(&self, count: usize) -> Vec<Question> {
+        let mut changes = self.hub.desk.changes();
+        loop {
+            changes.borrow_and_update();
+            let open = self.hub.desk.open();
+            if open.len() == count {
+                return open;
+            }
+            changes.changed().await.unwrap();
+        }
+    }
+
+    /// The oldest open question, waiting for one.
+    pub async fn some_question(&self) -> Question {
+        let mut changes = self.hub.desk.changes();
+        loop {
+            changes.borrow_and_update();
+            if let Some(question) = self.hub.desk.open().into_iter().next() {
+                return question;
+            }
+            changes.changed().await.unwrap();
+        }
+    }
+
+    /// Answers the one question that is open, as soon as it is.
+    pub async fn answer(&self, word: &str) {
+        let question = self.questions(1).await.remove(0);
+        self.hub.desk.answer(question.id, Answer::plain(word)).unwrap();
     }
 
     /// Closes the hub in order and opens it again.

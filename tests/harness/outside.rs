@@ -24,7 +24,15 @@ pub const JCO: Tool = Tool {
     folder: "jco-1.35.0",
     program: "node_modules/.bin/jco",
     needs: "npm",
-    install: &[&["npm", "install", "--no-audit", "--no-fund", "--prefix", ".", "@bytecodealliance/jco@1.35.0"]],
+    install: &[&[
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        ".",
+        "@bytecodealliance/jco@1.35.0",
+    ]],
 };
 
 /// Makes components from Python.
@@ -35,7 +43,13 @@ pub const COMPONENTIZE_PY: Tool = Tool {
     needs: "python3",
     install: &[
         &["python3", "-m", "venv", "."],
-        &["bin/pip", "install", "--quiet", "--disable-pip-version-check", "componentize-py==0.25.1"],
+        &[
+            "bin/pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "componentize-py==0.25.1",
+        ],
     ],
 };
 
@@ -47,13 +61,19 @@ impl Tool {
         if self.program().is_file() || may_install && (ci || on_path(self.needs)) {
             return Trial::test(name, move || test(&self.installed()?));
         }
-        let why = if on_path(self.needs) { "set WAYPOST_INSTALL=1 to install it" } else { "install it, and set WAYPOST_INSTALL=1" };
+        let why = if on_path(self.needs) {
+            "set WAYPOST_INSTALL=1 to install it"
+        } else {
+            "install it, and set WAYPOST_INSTALL=1"
+        };
         let missing = if on_path(self.needs) { self.name } else { self.needs };
         Trial::test(format!("{name} (missing: {missing}; {why})"), || Ok(())).with_ignored_flag(true)
     }
 
     fn folder(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/outside").join(self.folder)
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../target/outside")
+            .join(self.folder)
     }
 
     fn program(&self) -> PathBuf {
@@ -71,7 +91,11 @@ impl Tool {
         let folder = std::fs::canonicalize(self.folder())?;
         for line in self.install {
             let [program, arguments @ ..] = line else { continue };
-            let program = if program.contains('/') { folder.join(program) } else { PathBuf::from(program) };
+            let program = if program.contains('/') {
+                folder.join(program)
+            } else {
+                PathBuf::from(program)
+            };
             let done = Command::new(&program).args(arguments).current_dir(&folder).output();
             let done = done.map_err(|error| format!("{} is missing for {}: {error}", program.display(), self.name))?;
             if !done.status.success() {

@@ -44,7 +44,10 @@ impl Ended {
 /// The binary under these variables beside the few that it always has.
 pub fn command(project: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = binary::waypost(project);
-    command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null());
     let mut command = Command::from(command);
     command.kill_on_drop(true);
     command
@@ -59,11 +62,17 @@ pub async fn run(project: &Path, arguments: &[&str]) -> Ended {
 pub async fn run_with(project: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     let output = command(project, variables, arguments).output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ended { code: code(output.status), out: text(output.stdout), err: text(output.stderr) }
+    Ended {
+        code: code(output.status),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
 }
 
 fn code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
 /// A verb that goes on for a while, with its lines as they come.
@@ -114,7 +123,11 @@ impl Running {
         };
         let (_, read) = tokio::join!(reading, errors.read_to_string(&mut err));
         read.unwrap();
-        Ended { code: code(self.child.wait().await.unwrap()), out, err }
+        Ended {
+            code: code(self.child.wait().await.unwrap()),
+            out,
+            err,
+        }
     }
 }
 
@@ -136,7 +149,12 @@ impl Serving {
         let mut process = Running::start(project, variables, &["serve", "--json", "--listen", "127.0.0.1:0"]);
         let word: Value = serde_json::from_str(&process.line().await).unwrap();
         let text = |name: &str| word[name].as_str().unwrap().to_owned();
-        Self { url: text("url"), token: text("token"), resumed: word["resumed"].as_u64().unwrap(), process }
+        Self {
+            url: text("url"),
+            token: text("token"),
+            resumed: word["resumed"].as_u64().unwrap(),
+            process,
+        }
     }
 
     /// Ends it at once, as a crash does.
@@ -153,8 +171,16 @@ impl Serving {
 
     /// Asks its API; the status and the text of the answer.
     pub async fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
-        let request = http().request(method.parse().unwrap(), format!("{}/api/v1/projects/default{path}", self.url));
-        let answer = request.bearer_auth(&self.token).body(body.to_string()).send().await.unwrap();
+        let request = http().request(
+            method.parse().unwrap(),
+            format!("{}/api/v1/projects/default{path}", self.url),
+        );
+        let answer = request
+            .bearer_auth(&self.token)
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
@@ -162,12 +188,17 @@ impl Serving {
     pub async fn start_run(&self, body: Value) -> String {
         let (status, text) = self.ask("POST", "/runs", &body).await;
         assert_eq!(status, 201, "{text}");
-        serde_json::from_str::<Value>(&text).unwrap()["id"].as_str().unwrap().to_owned()
+        serde_json::from_str::<Value>(&text).unwrap()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// All events of a run up to its end, which is awaited.
     pub async fn until_end(&self, run: &str) -> Vec<Value> {
-        let (status, text) = self.ask("GET", &format!("/runs/{run}/events?follow=true"), &Value::Null).await;
+        let (status, text) = self
+            .ask("GET", &format!("/runs/{run}/events?follow=true"), &Value::Null)
+            .await;
         assert_eq!(status, 200, "{text}");
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

@@ -94,15 +94,17 @@ pub(super) async fn follow(client: &Client, run: &Value, json: bool) -> Result<V
         .lines(Method::GET, &format!("/runs/{id}/events?follow=true"), None)
         .await?;
     let mut timeline = Timeline::new();
-    let mut last = Value::Null;
     let mut stopping = false;
+    // One listener for the whole time: a signal between two events must not be lost.
+    let stop = told_to_stop();
+    tokio::pin!(stop);
     loop {
         let event = tokio::select! {
             line = lines.next() => match line {
                 None => break,
                 Some(event) => event?,
             },
-            () = async { drop(told_to_stop().await) }, if !stopping => {
+            _ = &mut stop, if !stopping => {
                 stopping = true;
                 output::note("cancelling the run; its end is awaited");
                 client.post::<Value>(&format!("/runs/{id}/cancel"), &Value::Null).await?;
@@ -117,9 +119,9 @@ pub(super) async fn follow(client: &Client, run: &Value, json: bool) -> Result<V
         if event.get("kind") == Some(&json!("run.waiting")) && !json && std::io::stdin().is_terminal() {
             ask(client, &id).await?;
         }
-        last = event;
     }
-    let end = last.get("body").cloned().unwrap_or_default();
+    // The record, not the last event: a large body stands outside its event.
+    let end: Value = client.get(&format!("/runs/{id}")).await?;
     if !json {
         conclude(&end)?;
     }

@@ -1,5 +1,7 @@
 //! Events as people read them: when, who asked, what, under which rule, who answered, how long.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::output;
@@ -10,6 +12,8 @@ use crate::text::{shortened, visible};
 pub(super) struct Timeline {
     began: Option<u64>,
     colour: bool,
+    /// What calls under way are about, by id: the end of an effect does not repeat its message.
+    asked: HashMap<String, Value>,
 }
 
 impl Timeline {
@@ -17,6 +21,7 @@ impl Timeline {
         Self {
             began: None,
             colour: output::colour(),
+            asked: HashMap::new(),
         }
     }
 
@@ -40,16 +45,25 @@ impl Timeline {
         let time = format!("{:>4}.{:03}", since / 1000, since % 1000);
         let kind = event.get("kind").and_then(Value::as_str).unwrap_or_default();
         let body = event.get("body").unwrap_or(&Value::Null);
+        let call = event.get("call").and_then(Value::as_str).unwrap_or_default();
         let text = match kind {
-            // Its end says all of it.
-            "call.started" => return None,
-            "call.ended" => self.call(body),
+            // Shown with its end.
+            "call.started" => {
+                let message = body.get("message").cloned().unwrap_or_default();
+                self.asked.insert(call.to_owned(), message);
+                return None;
+            }
+            "call.ended" => {
+                let asked = self.asked.remove(call);
+                let message = body.get("message").or(asked.as_ref()).unwrap_or(&Value::Null);
+                self.call(body, message)
+            }
             _ => format!("{:<13}  {}", visible(kind), about(kind, body)),
         };
         Some(format!("{}  {text}", self.paint("2", &time)))
     }
 
-    fn call(&self, body: &Value) -> String {
+    fn call(&self, body: &Value, message: &Value) -> String {
         let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let who = format!("{}:{}", text("/principal/kind"), text("/principal/id"));
         let attempts: Vec<&Value> = body
@@ -80,7 +94,7 @@ impl Timeline {
                 "31",
                 &format!("{}: {}", visible(text("/error/kind")), shortened(error, 100)),
             ),
-            None => self.paint("36", &gist(body)),
+            None => self.paint("36", &gist(message, body.get("reply").unwrap_or(&Value::Null))),
         };
         format!("{head}{rule}  {gist}")
     }
@@ -95,9 +109,7 @@ impl Timeline {
 }
 
 /// What a call was about, in a few words.
-fn gist(body: &Value) -> String {
-    let reply = body.get("reply").unwrap_or(&Value::Null);
-    let message = body.get("message").unwrap_or(&Value::Null);
+fn gist(message: &Value, reply: &Value) -> String {
     let fields = ["/path", "/command", "/content", "/message", "/title"];
     let found = fields
         .iter()

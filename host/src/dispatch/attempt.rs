@@ -47,17 +47,26 @@ impl Dispatcher {
             }
             // An inference that brought nothing may be asked once more: it cost money, but changed nothing.
             let tries = if effect == Effect::Inference { 2 } else { 1 };
+            // The log names who holds the claim, not that somebody does.
+            let named = match target {
+                Target::Proxy | Target::ProxyOnly => self
+                    .rooms
+                    .gateway
+                    .claimer(&call.principal.project, &call.name)
+                    .unwrap_or_else(|| target.clone()),
+                _ => target.clone(),
+            };
             for again in (0..tries).rev() {
                 let result = self.attempt(call, sink, target, effect, journal.clone()).await;
                 match result {
                     Err(error) if may_move_on(&error, effect, sink) && !call.cancel.is_cancelled() => {
                         let worth_repeating = again > 0 && error.blame == Blame::Upstream;
-                        walk.skip(target, error);
+                        walk.skip(&named, error);
                         if !worth_repeating {
                             break;
                         }
                     }
-                    result => return walk.end(target, result),
+                    result => return walk.end(&named, result),
                 }
             }
             // A chain of proxies ends where nobody claims: there it is local.

@@ -19,6 +19,9 @@ use crate::text::visible;
 /// Lines kept for each plugin.
 const KEPT: usize = 500;
 
+/// The longest line of standard output; a longer one is broken.
+const LINE: usize = 4096;
+
 /// What plugins said lately, by plugin id.
 #[derive(Debug, Default)]
 pub struct PluginLog {
@@ -85,8 +88,12 @@ impl CallLog {
 
     fn output(&self, to: &PluginLog, plugin: &Arc<str>, bytes: &[u8]) {
         let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for &byte in bytes.iter().take(budget.left.saturating_add(1)) {
-            if byte == b'\n' || budget.partial.len() == 4096 {
+        for &byte in bytes {
+            // Nothing more fits: whatever else comes costs nothing.
+            if budget.left == 0 {
+                return;
+            }
+            if byte == b'\n' || budget.partial.len() > budget.left.min(LINE) {
                 budget.flush(to, plugin);
             }
             if byte != b'\n' {

@@ -55,7 +55,7 @@ impl InProcess {
         sink: &Sink,
         journal: Option<Arc<Journal>>,
     ) -> Result<Json, CallError> {
-        let _place = place(plugin).await?;
+        let _place = place(plugin, call).await?;
         let mut store = self.engine.store(CallState::new(CallContext {
             call: call.clone(),
             sink: sink.clone(),
@@ -90,8 +90,18 @@ impl Executor for InProcess {
     }
 }
 
-/// A place to run in, waiting in a bounded queue for one.
-async fn place(plugin: &Loaded) -> Result<SemaphorePermit<'_>, CallError> {
+/// A place to run in. Top-level calls wait in a bounded queue for one; nested calls have a reserve of the same size and
+/// never wait, so that plugins which call each other cannot block each other.
+async fn place<'a>(plugin: &'a Loaded, call: &Call) -> Result<SemaphorePermit<'a>, CallError> {
+    if call.path.depth() > 0 {
+        return plugin.reserve.try_acquire().map_err(|_| {
+            let message = format!(
+                "plugin `{}` is busy: {} nested calls run, the limit `concurrency` of [limits.plugin]",
+                plugin.facts.id, plugin.facts.limits.concurrency
+            );
+            CallError::new(ErrorKind::Limit, message)
+        });
+    }
     if let Ok(place) = plugin.places.try_acquire() {
         return Ok(place);
     }

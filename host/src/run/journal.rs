@@ -300,7 +300,8 @@ mod tests {
                 match again.next(made) {
                     Ok(Next::Past(result)) => {
                         prop_assert!(n < cut && change != Some(n));
-                        prop_assert_eq!(result.unwrap().as_str(), n.to_string());
+                        let answered = result.unwrap();
+                        prop_assert_eq!(answered.as_str(), n.to_string());
                         prop_assert_eq!(again.now(), clocks[n]);
                     }
                     Ok(Next::New(index)) => prop_assert!(n >= cut && index == n as u64),

@@ -1,7 +1,7 @@
 //! What the log says about a run that a crash cut off.
 //!
-//! A call with an intent and no end may or may not have had its effect. What may be repeated is left open, and is made
-//! again by the replay; what may not gets its end here: `indeterminate`.
+//! A call with an intent and no end may or may not have had its effect: it gets its end here, `indeterminate`. Where
+//! doing it again does no harm, the end says so, and the replay passes over it and makes the call again.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,9 @@ struct Logged {
     index: Option<u64>,
     reply: Option<Json>,
     error: Option<CallError>,
+    /// Cut by a crash, and to be made again.
+    #[serde(default)]
+    again: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,11 +37,11 @@ struct Asker {
     kind: String,
 }
 
-/// All events of a run, in order.
-async fn events(log: &dyn EventLog, run: &str) -> Result<Vec<Event>> {
+/// The events of a stream after a place, in order.
+async fn events(log: &dyn EventLog, run: &str, after: u64) -> Result<Vec<Event>> {
     let mut all: Vec<Event> = Vec::new();
     loop {
-        let page = log.read(run, all.last().map_or(0, |event| event.seq), PAGE).await?;
+        let page = log.read(run, all.last().map_or(after, |event| event.seq), PAGE).await?;
         let last = page.len() < PAGE;
         all.extend(page);
         if last {
@@ -61,7 +64,7 @@ fn logged(event: &Event) -> Result<Logged> {
 pub(super) async fn past(log: &dyn EventLog, run: &str) -> Result<BTreeMap<u64, Past>> {
     let mut past = BTreeMap::new();
     let mut asked: BTreeMap<Uuid, Json> = BTreeMap::new();
-    for event in events(log, run).await? {
+    for event in events(log, run, 0).await? {
         let Some(id) = event.call else { continue };
         let call = logged(&event)?;
         let (Some(index), "agent") = (call.index, call.principal.kind.as_str()) else {
@@ -69,6 +72,9 @@ pub(super) async fn past(log: &dyn EventLog, run: &str) -> Result<BTreeMap<u64, 
         };
         if &*event.kind == "call.started" {
             asked.extend(call.message.map(|message| (id, message)));
+            continue;
+        }
+        if call.again {
             continue;
         }
         let message = call.message.or_else(|| asked.remove(&id)).unwrap_or_else(Json::null);
@@ -89,11 +95,14 @@ pub(super) async fn past(log: &dyn EventLog, run: &str) -> Result<BTreeMap<u64, 
     Ok(past)
 }
 
-/// Gives an end to every call that has none and must not be made again.
-pub(super) async fn settle(log: &dyn EventLog, run: &str) -> Result<()> {
+/// Gives an end to every call of a stream that has none, and answers the last place that was looked at. Nothing of the
+/// stream may be under way.
+pub(crate) async fn settle(log: &dyn EventLog, run: &str, after: u64) -> Result<u64> {
     let mut open: BTreeMap<Uuid, (Event, Logged)> = BTreeMap::new();
     let mut begun: BTreeMap<u64, usize> = BTreeMap::new();
-    for event in events(log, run).await? {
+    let mut last = after;
+    for event in events(log, run, after).await? {
+        last = event.seq;
         match (event.call, &*event.kind) {
             (Some(id), "call.started") => {
                 let call = logged(&event)?;
@@ -107,23 +116,19 @@ pub(super) async fn settle(log: &dyn EventLog, run: &str) -> Result<()> {
         }
     }
     for (id, (event, call)) in open {
-        let repeatable = match call.effect {
+        let again = match call.effect {
             Effect::Read | Effect::Idempotent => true,
             // Paid for and cut off once: it may be asked once more.
             Effect::Inference => call.index.is_some_and(|index| begun.get(&index) == Some(&1)),
             Effect::NonIdempotent => false,
         };
-        if !repeatable {
-            log.append(Append::one(run, indeterminate(&event, id, &call.name)?))
-                .await?
-                .durable()
-                .await?;
-        }
+        let end = indeterminate(&event, id, &call.name, again)?;
+        last = log.append(Append::one(run, end)).await?.durable().await?.seq;
     }
-    Ok(())
+    Ok(last)
 }
 
-fn indeterminate(started: &Event, call: Uuid, name: &str) -> Result<NewEvent> {
+fn indeterminate(started: &Event, call: Uuid, name: &str, again: bool) -> Result<NewEvent> {
     let broken = |error: CallError| Error::new(ErrorKind::Internal, error.message);
     let mut body: Map<String, Value> = started.body.to().map_err(broken)?;
     let message = format!("{name} was under way when the hub ended; it may or may not have had its effect");
@@ -131,6 +136,7 @@ fn indeterminate(started: &Event, call: Uuid, name: &str) -> Result<NewEvent> {
     body.remove("message");
     body.insert("attempts".to_owned(), Value::Array(Vec::new()));
     body.insert("micros".to_owned(), Value::from(0));
+    body.insert("again".to_owned(), Value::from(again));
     body.insert("error".to_owned(), serde_json::to_value(error).unwrap_or_default());
     Ok(NewEvent {
         kind: "call.ended",

@@ -26,6 +26,9 @@ use waypost::workspace::Workspace;
 
 use crate::Outcome;
 
+/// How many events the log keeps: what it costs to append is measured, not what it costs the caches to keep many.
+const KEPT: usize = 1_000;
+
 /// The message of every call.
 pub(crate) const MESSAGE: &str = r#"{"path":"src/main.rs"}"#;
 
@@ -121,7 +124,7 @@ impl Rig {
         let folder = tempfile::tempdir()?;
         let root = folder.path().canonicalize()?;
         fs::write(root.join("waypost.toml"), RULES)?;
-        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::default());
+        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new(KEPT));
         let engine = Arc::new(Engine::new(&limits, &root.join("state"))?);
         let plugins = Arc::new(Plugins::new(Arc::clone(&engine), limits.plugin.clone()));
         let manifest = Manifest::parse("manifest.toml", MANIFEST)?;

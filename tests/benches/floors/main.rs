@@ -51,6 +51,29 @@ fn run(arguments: &[String]) -> Outcome<ExitCode> {
         writeln!(std::io::stdout(), "{bytes}")?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(side) = arguments.iter().find_map(|argument| argument.strip_prefix("--spin=")) {
+        runtime.block_on(async {
+            let guest = guests::bytes("noop");
+            let rig = Rig::new(&guest, Limits::default())?;
+            let floor = Embedder::new(&rig.limits, &guest)?;
+            let began = std::time::Instant::now();
+            let mut n = 0;
+            while began.elapsed().as_secs() < 5 {
+                for _ in 0..100 {
+                    match side {
+                        "raw" => floor.call().await?,
+                        "read" => rig.read().await?,
+                        "effect" => rig.effect().await?,
+                        _ => rig.builtin().await?,
+                    }
+                    n += 1;
+                }
+            }
+            println!("{} ns", began.elapsed().as_nanos() / n);
+            Outcome::Ok(())
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = Report::new(runtime.block_on(figures())?);
     let text = if has("--json") {
         report.json()?

@@ -17,7 +17,7 @@ use waypost::log::sqlite::SqliteLog;
 use waypost::log::{Append, Body, EventLog, NewEvent};
 use waypost::plugin::link::bindings::handler::HandlerPluginPre;
 
-use crate::hub::{MESSAGE, Rig};
+use crate::hub::Rig;
 use crate::pairs::{Medians, median, pairs};
 use crate::raw::Embedder;
 use crate::{Outcome, binary, guests};
@@ -164,28 +164,47 @@ fn start_to_first_call(project: &Path) -> Outcome<f64> {
 pub(crate) async fn append() -> Outcome<Medians> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let log = SqliteLog::open(&folder.path().join("state"))?;
-    let connection = Connection::open(folder.path().join("raw.db"))?;
+    let mut connection = Connection::open(folder.path().join("raw.db"))?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         CREATE TABLE event (cursor INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL,
-                             UNIQUE (run, seq)) STRICT;",
+         CREATE TABLE event (cursor INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
+                             kind TEXT NOT NULL, call BLOB, body TEXT NOT NULL, UNIQUE (run, seq)) STRICT;",
     )?;
-    let mut insert = connection.prepare("INSERT INTO event (run, seq, body) VALUES ('run', ?1, ?2)")?;
-    let body = Json::parse(format!("{{\"message\":{MESSAGE},\"filled\":\"{}\"}}", "x".repeat(260)))?;
+    const INSERT: &str = "INSERT INTO event (run, seq, at, kind, body) VALUES ('run', ?1, 0, 'bench.event', ?2)";
+    let event = |bytes: usize| -> Outcome<NewEvent> {
+        let body = Body::Json(Json::of(&"x".repeat(bytes))?);
+        Ok(NewEvent {
+            kind: "bench.event",
+            call: None,
+            body,
+            record: None,
+        })
+    };
+    // Fills both write-ahead logs once, so that both sides write where the file already is.
+    let (rows, bytes) = (1_000, 8_000);
+    log.append(Append {
+        run: "run".into(),
+        expected_seq: None,
+        events: vec![event(bytes)?; rows],
+    })
+    .await?
+    .durable()
+    .await?;
+    let filling = connection.transaction()?;
+    for row in 0..rows {
+        filling.execute(INSERT, params![-i64::try_from(row)?, "x".repeat(bytes)])?;
+    }
+    filling.commit()?;
+    let mut insert = connection.prepare(INSERT)?;
+    let (small, text) = (event(300)?, format!("\"{}\"", "x".repeat(300)));
     let mut seq = 0_i64;
     let raw = async || {
         seq += 1;
-        insert.execute(params![seq, body.as_str()])?;
+        insert.execute(params![seq, text])?;
         Ok(())
     };
     let ours = async || {
-        let event = NewEvent {
-            kind: "bench.event",
-            call: None,
-            body: Body::Json(body.clone()),
-            record: None,
-        };
-        log.append(Append::one("run", event)).await?.durable().await?;
+        log.append(Append::one("run", small.clone())).await?.durable().await?;
         Ok(())
     };
     let medians = pairs(raw, ours).await?;

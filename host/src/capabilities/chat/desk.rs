@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(
             desk.ask(&call, question).await.unwrap_err().to_string(),
             format!(
-                "timeout: nobody answered waitforReply in time; `waypost run` on a terminal or \
+                "timeout: nobody answered waitforReply in time; `waypost run` on a terminal asks, or \
                  POST questions/{id} of the API answers"
             )
         );

@@ -14,38 +14,38 @@ use crate::config::{self, InferenceMode};
 use crate::workspace::Workspace;
 
 /// A key that must never be seen again.
-pub const CANARY: &str = "sk-canary-0123456789abcdef";
+pub(super) const CANARY: &str = "sk-canary-0123456789abcdef";
 
 /// The head of a streamed answer, without the empty line that ends it.
-pub const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
+pub(super) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
 
 /// What happens after the last piece.
 #[derive(Clone, Copy)]
-pub enum End {
+pub(super) enum End {
     Close,
     Hang,
 }
 
 /// What the endpoint answers on one connection.
 #[derive(Clone)]
-pub struct Script {
+pub(super) struct Script {
     pieces: Vec<String>,
     end: End,
 }
 
 impl Script {
-    pub fn pieces(pieces: &[&str], end: End) -> Self {
+    pub(super) fn pieces(pieces: &[&str], end: End) -> Self {
         Self {
             pieces: pieces.iter().map(|&piece| piece.to_owned()).collect(),
             end,
         }
     }
 
-    pub fn stream(body: &str) -> Self {
+    pub(super) fn stream(body: &str) -> Self {
         Self::pieces(&[STREAM, "\r\n", body], End::Close)
     }
 
-    pub fn answer(status: &str, kind: &str, body: &str) -> Self {
+    pub(super) fn answer(status: &str, kind: &str, body: &str) -> Self {
         let length = body.len();
         let head = format!(
             "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
@@ -55,12 +55,12 @@ impl Script {
 }
 
 /// Events as an endpoint streams them.
-pub fn events(events: &[Value]) -> String {
+pub(super) fn events(events: &[Value]) -> String {
     events.iter().map(|event| format!("data: {event}\n\n")).collect()
 }
 
 /// A running endpoint: its base URL, what it was asked, and when a client left while it was hanging.
-pub struct Server {
+pub(super) struct Server {
     pub base: String,
     requests: mpsc::Receiver<String>,
     gone: mpsc::Receiver<()>,
@@ -68,17 +68,17 @@ pub struct Server {
 
 impl Server {
     /// The next request, head and body.
-    pub async fn request(&mut self) -> String {
+    pub(super) async fn request(&mut self) -> String {
         self.requests.recv().await.unwrap()
     }
 
     /// Resolves when the client of a hanging answer has closed its connection.
-    pub async fn hung_up(&mut self) {
+    pub(super) async fn hung_up(&mut self) {
         self.gone.recv().await.unwrap();
     }
 
     /// Resolves when the scripts are used up and nobody listens any more.
-    pub async fn stopped(&self) {
+    pub(super) async fn stopped(&self) {
         while !self.gone.is_closed() {
             tokio::task::yield_now().await;
         }
@@ -86,7 +86,7 @@ impl Server {
 }
 
 /// Answers one connection after another, each by the next script; then nobody listens any more.
-pub async fn serve(scripts: Vec<Script>) -> Server {
+pub(super) async fn serve(scripts: Vec<Script>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}/v1", listener.local_addr().unwrap());
     let (asked, requests) = mpsc::channel(16);
@@ -131,12 +131,12 @@ async fn read_request(socket: &mut TcpStream) -> String {
 }
 
 /// What main does first.
-pub fn provider() {
+pub(super) fn provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// A handler with the canary key, its settings changed by `change`.
-pub fn with(base: &str, change: impl FnOnce(&mut config::Inference)) -> Inference {
+pub(super) fn with(base: &str, change: impl FnOnce(&mut config::Inference)) -> Inference {
     provider();
     let mut config = config::Inference {
         base_url: Some(base.to_owned()),
@@ -148,12 +148,12 @@ pub fn with(base: &str, change: impl FnOnce(&mut config::Inference)) -> Inferenc
 }
 
 /// A handler with the canary key.
-pub fn inference(base: &str, mode: InferenceMode) -> Inference {
+pub(super) fn inference(base: &str, mode: InferenceMode) -> Inference {
     with(base, |config| config.mode = mode)
 }
 
 /// A call of an agent.
-pub fn call(message: Value) -> Call {
+pub(super) fn call(message: Value) -> Call {
     let principal = Principal {
         project: "default".into(),
         run: None,
@@ -178,7 +178,7 @@ pub fn call(message: Value) -> Call {
 }
 
 /// Makes the call, and gives all chunks and the end.
-pub async fn run(inference: &Inference, message: Value) -> (Vec<Value>, Result<Value, CallError>) {
+pub(super) async fn run(inference: &Inference, message: Value) -> (Vec<Value>, Result<Value, CallError>) {
     let (call, (sink, mut reader)) = (call(message), Sink::channel());
     let answering = async move {
         let reply = inference.handle(&call, &sink).await;

@@ -186,7 +186,7 @@ fn a_notification_carries_the_result_and_what_was_lost() {
     let mut heard = Notification {
         project: "p".into(),
         name: call.name.clone(),
-        message: call.message.clone(),
+        message: call.message,
         frame: None,
         result: Ok(Json::parse(r#"{"ok":true}"#).unwrap()),
         at: std::time::SystemTime::UNIX_EPOCH,
