@@ -26,6 +26,7 @@ mod limits;
 mod model;
 mod plugins;
 mod resume;
+mod reentry;
 mod runs;
 mod tidy;
 
@@ -39,6 +40,7 @@ fn trials() -> Vec<Trial> {
         model::trials(),
         plugins::trials(),
         resume::trials(),
+        reentry::trials(),
         runs::trials(),
         tidy::trials(),
     ];

@@ -20,7 +20,7 @@ use crate::capabilities::chat::Desk;
 use crate::config::Limits;
 use crate::error::{Blame, ErrorKind};
 use crate::gateway::Gateway;
-use crate::log::{Append, Attempt, Body, CallEnded, CallStarted, EventLog, HUB, NewEvent};
+use crate::log::{self, Append, Attempt, Body, CallEnded, CallStarted, EventLog, HUB, NewEvent};
 use crate::plugin::{Executor, Plugins};
 use crate::route::{Decision, Routes};
 use crate::run::journal::Journal;
@@ -206,11 +206,7 @@ impl Dispatcher {
         let by = answered_by(&attempts, &result);
         let mut result = result;
         let end = ended(&call, started, attempts, result.clone(), began);
-        let written = match self.rooms.log.append(end).await {
-            Ok(ticket) => ticket.durable().await.map(drop),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
+        if let Err(error) = log::write(&*self.rooms.log, end).await {
             let message = format!(
                 "{} ended, but its end could not be logged: {}",
                 call.name, error.message
@@ -223,11 +219,8 @@ impl Dispatcher {
 
     /// Writes an event of a call and waits until it is on disk; nothing was done when this fails.
     async fn write(&self, call: &Call, event: NewEvent) -> Result<(), CallError> {
-        let written = match self.rooms.log.append(Append::one(stream(call), event)).await {
-            Ok(ticket) => ticket.durable().await.map(drop),
-            Err(error) => Err(error),
-        };
-        written.map_err(|error| {
+        let written = log::write(&*self.rooms.log, Append::one(stream(call), event)).await;
+        written.map(drop).map_err(|error| {
             let message = format!(
                 "{} was not begun, since its intent could not be logged: {}",
                 call.name, error.message

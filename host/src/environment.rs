@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::call::{Call, CallName, Json, Principal, PrincipalKind, Rights, Scope};
 use crate::dispatch::Dispatcher;
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::log::{Append, Body, EventLog, HUB, NewEvent, Noun, Record, RecordQuery};
+use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record, RecordQuery};
 use crate::plugin::execute::{Health, Place, Runtime, Wanted};
 use crate::workspace::bundle::{Change, MergeReport};
 
@@ -341,13 +341,7 @@ impl Environments {
         let _one = self.one_at_a_time(&environment.id).await;
         let report = self.folders.merge(folder(&environment)?, partial).await?;
         let body = serde_json::json!({ "environment": environment.id, "report": report });
-        let event = NewEvent {
-            kind: "environment.merged",
-            call: None,
-            body: Body::Json(body.into()),
-            record: None,
-        };
-        self.log.append(Append::one(HUB, event)).await?.durable().await?;
+        log::write(&*self.log, Append::one(HUB, NewEvent::of("environment.merged", body))).await?;
         Ok(report)
     }
 
@@ -405,21 +399,10 @@ impl Environments {
             id: Arc::clone(&environment.id),
             project: Arc::clone(&environment.project),
             state: environment.state.as_str().to_owned(),
-            body: body.clone(),
+            body,
         };
-        let kind = environment.state.event();
-        let event = NewEvent {
-            kind,
-            call: None,
-            body: Body::Json(body),
-            record: Some(record),
-        };
-        self.log
-            .append(Append::one(HUB, event))
-            .await?
-            .durable()
-            .await
-            .map(drop)
+        let event = NewEvent::recorded(environment.state.event(), record);
+        log::write(&*self.log, Append::one(HUB, event)).await.map(drop)
     }
 
     async fn one_at_a_time(&self, id: &Arc<str>) -> tokio::sync::OwnedMutexGuard<()> {

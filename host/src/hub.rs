@@ -23,7 +23,7 @@ use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::imports::{PluginLog, Services};
 use crate::log::sqlite::SqliteLog;
-use crate::log::{Append, Body, EventLog, HUB, NewEvent, Noun, Record};
+use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::{InProcess, Plugins, Source};
 use crate::route::{self, Routes};
 use crate::run::{Runs, recovery};
@@ -214,26 +214,15 @@ impl Hub {
         }
         let body =
             serde_json::json!({ "id": self.project, "root": self.root.display().to_string(), "settled": settled });
-        let body = Json::from(body);
         let record = Record {
             noun: Noun::Project,
             id: Arc::clone(&self.project),
             project: Arc::clone(&self.project),
             state: "open".to_owned(),
-            body: body.clone(),
+            body: body.into(),
         };
-        let event = NewEvent {
-            kind: "project.opened",
-            call: None,
-            body: Body::Json(body),
-            record: Some(record),
-        };
-        self.log
-            .append(Append::one(HUB, event))
-            .await?
-            .durable()
-            .await
-            .map(drop)
+        let event = NewEvent::recorded("project.opened", record);
+        log::write(&*self.log, Append::one(HUB, event)).await.map(drop)
     }
 }
 
@@ -290,13 +279,7 @@ fn watch(routes: &Arc<Routes>, log: &Arc<dyn EventLog>) -> Result<route::Watchin
         };
         let log = Arc::clone(&log);
         runtime.spawn(async move {
-            let event = NewEvent {
-                kind,
-                call: None,
-                body: Body::Json(body.into()),
-                record: None,
-            };
-            if let Err(error) = log.append(Append::one(HUB, event)).await {
+            if let Err(error) = log.append(Append::one(HUB, NewEvent::of(kind, body))).await {
                 tracing::error!(error = %error.chain(), "a change of the rules could not be logged");
             }
         });

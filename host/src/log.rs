@@ -203,6 +203,33 @@ pub struct Append {
     pub events: Vec<NewEvent>,
 }
 
+impl NewEvent {
+    /// An event of a few facts.
+    pub fn of(kind: &'static str, facts: serde_json::Value) -> Self {
+        Self {
+            kind,
+            call: None,
+            body: Body::Json(facts.into()),
+            record: None,
+        }
+    }
+
+    /// An event whose facts are a record, as it is from now on.
+    pub fn recorded(kind: &'static str, record: Record) -> Self {
+        Self {
+            kind,
+            call: None,
+            body: Body::Json(record.body.clone()),
+            record: Some(record),
+        }
+    }
+}
+
+/// Appends, and waits until it is on disk.
+pub async fn write(log: &dyn EventLog, append: Append) -> Result<Receipt> {
+    log.append(append).await?.durable().await
+}
+
 impl Append {
     /// One event at the end of a stream.
     pub fn one(run: impl Into<Arc<str>>, event: NewEvent) -> Self {

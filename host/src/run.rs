@@ -17,7 +17,7 @@ use crate::config::Agent;
 use crate::dispatch::Dispatcher;
 use crate::environment::{Environments, NewEnvironment, short_id};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{Append, Body, EventLog, NewEvent, Noun, Record, RecordQuery};
+use crate::log::{self, Append, EventLog, NewEvent, Noun, Record, RecordQuery};
 use crate::plugin::execute::{Outcome, Task, Turn};
 use crate::runtimes::{self, Drive};
 
@@ -441,20 +441,15 @@ impl Runs {
     async fn accept(&self, run: &Run, new_thread: bool) -> Result<()> {
         let mut events = Vec::new();
         if new_thread {
-            let body = Json::from(serde_json::json!({ "id": run.thread, "project": run.project }));
+            let body = serde_json::json!({ "id": run.thread, "project": run.project });
             let record = Record {
                 noun: Noun::Thread,
                 id: Arc::clone(&run.thread),
                 project: Arc::clone(&run.project),
                 state: "open".to_owned(),
-                body: body.clone(),
+                body: body.into(),
             };
-            events.push(NewEvent {
-                kind: "thread.opened",
-                call: None,
-                body: Body::Json(body),
-                record: Some(record),
-            });
+            events.push(NewEvent::recorded("thread.opened", record));
         }
         events.push(event(run)?);
         let append = Append {
@@ -462,7 +457,7 @@ impl Runs {
             expected_seq: Some(0),
             events,
         };
-        self.log.append(append).await?.durable().await.map(drop)
+        log::write(&*self.log, append).await.map(drop)
     }
 
     async fn become_(&self, mut run: Run, next: State) -> Result<Run> {
@@ -478,11 +473,7 @@ impl Runs {
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         run.state = next;
-        self.log
-            .append(Append::one(Arc::clone(&run.id), event(&run)?))
-            .await?
-            .durable()
-            .await?;
+        log::write(&*self.log, Append::one(Arc::clone(&run.id), event(&run)?)).await?;
         Ok(run)
     }
 
@@ -535,14 +526,9 @@ fn event(run: &Run) -> Result<NewEvent> {
         id: Arc::clone(&run.id),
         project: Arc::clone(&run.project),
         state: run.state.as_str().to_owned(),
-        body: body.clone(),
+        body,
     };
-    Ok(NewEvent {
-        kind: run.state.event(),
-        call: None,
-        body: Body::Json(body),
-        record: Some(record),
-    })
+    Ok(NewEvent::recorded(run.state.event(), record))
 }
 
 fn read(body: &Json) -> Result<Run> {

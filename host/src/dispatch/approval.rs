@@ -3,7 +3,7 @@
 use super::Dispatcher;
 use crate::call::{Call, CallError, PrincipalKind};
 use crate::error::{Blame, ErrorKind};
-use crate::log::{Append, Body, NewEvent};
+use crate::log::{self, Append, NewEvent};
 use crate::route::Decision;
 use crate::text::shortened;
 
@@ -31,15 +31,10 @@ impl Dispatcher {
             "reason": answer.as_ref().err().map(|error| &error.message),
         });
         let event = NewEvent {
-            kind: "approval.answered",
             call: Some(call.id),
-            body: Body::Json(body.into()),
-            record: None,
+            ..NewEvent::of("approval.answered", body)
         };
-        let written = match self.rooms.log.append(Append::one(super::stream(call), event)).await {
-            Ok(ticket) => ticket.durable().await.map(drop),
-            Err(error) => Err(error),
-        };
+        let written = log::write(&*self.rooms.log, Append::one(super::stream(call), event)).await;
         written.map_err(|error| {
             let message = format!(
                 "{} was not begun, since its approval could not be logged: {}",

@@ -69,8 +69,8 @@ impl Dispatcher {
                     result => return walk.end(&named, result),
                 }
             }
-            // A chain of proxies ends where nobody claims: there it is local.
-            if *target == Target::Proxy {
+            // A chain of proxies ends where nobody claims: there it is local, unless the rule has another word.
+            if *target == Target::Proxy && decision.attempts.last() == Some(target) {
                 tracing::warn!(call = %call.name, "the rule says proxy and nobody answers for it; executing locally");
                 let result = self.attempt(call, sink, &Target::Local, effect, None).await;
                 return walk.end(&Target::Local, result);

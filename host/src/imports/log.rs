@@ -190,10 +190,11 @@ impl AsyncWrite for Output {
     }
 }
 
-impl Drop for Output {
+/// What a guest printed without an end of line is a line once its call has ended.
+impl Drop for CallState {
     fn drop(&mut self) {
         let mut budget = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.flush(&self.to, &self.plugin);
+        budget.flush(&self.call.services.log, &self.call.plugin.id);
     }
 }
 

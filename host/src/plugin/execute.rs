@@ -157,7 +157,17 @@ fn fault(plugin: &Loaded, call: &Call, store: &Store<CallState>, error: &wasmtim
         let message = "no place for another sandbox: lower the concurrency of plugins or raise `calls` in [limits]";
         return CallError::new(ErrorKind::Limit, message);
     }
+    // The engine has no type for this one.
+    if error.root_cause().to_string().ends_with("fuel allocated for hostcalls has been exhausted") {
+        let most = plugin.facts.limits.host_call;
+        let message = format!(
+            "plugin `{id}` handed over more than {most} bytes at once, its limit `host-call`: raise it in [limits.plugin]"
+        );
+        return CallError::new(ErrorKind::Limit, message).blame(Blame::Plugin);
+    }
     if let Some(trap) = error.downcast_ref::<Trap>() {
+        let trap = trap.to_string();
+        let trap = trap.trim_start_matches("wasm trap: ");
         let message = format!("plugin `{id}` trapped: {trap}; `waypost plugin logs {id}` shows what it said");
         return CallError::new(ErrorKind::Trapped, message);
     }

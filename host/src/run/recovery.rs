@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::journal::Past;
 use crate::call::{CallError, Effect, Json};
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::log::{self, Append, Body, Event, EventLog, NewEvent};
+use crate::log::{self, Append, Event, EventLog, NewEvent};
 
 /// Events read at once.
 const PAGE: usize = 1000;
@@ -123,7 +123,7 @@ pub(crate) async fn settle(log: &dyn EventLog, run: &str, after: u64) -> Result<
             Effect::NonIdempotent => false,
         };
         let end = indeterminate(&event, id, &call.name, again)?;
-        last = log.append(Append::one(run, end)).await?.durable().await?.seq;
+        last = log::write(log, Append::one(run, end)).await?.seq;
     }
     Ok(last)
 }
@@ -139,9 +139,7 @@ fn indeterminate(started: &Event, call: Uuid, name: &str, again: bool) -> Result
     body.insert("again".to_owned(), Value::from(again));
     body.insert("error".to_owned(), serde_json::to_value(error).unwrap_or_default());
     Ok(NewEvent {
-        kind: "call.ended",
         call: Some(call),
-        body: Body::Json(Value::Object(body).into()),
-        record: None,
+        ..NewEvent::of("call.ended", Value::Object(body))
     })
 }

@@ -7,6 +7,7 @@
 //! code 1.
 
 use std::error::Error;
+use std::future::ready;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -21,7 +22,7 @@ mod report;
 mod shown;
 
 use hub::{Decider, Rig};
-use pairs::pairs;
+use pairs::{Medians, pairs};
 use raw::Embedder;
 use report::{Figure, Report, Target};
 use waypost::config::Limits;
@@ -51,29 +52,6 @@ fn run(arguments: &[String]) -> Outcome<ExitCode> {
         writeln!(std::io::stdout(), "{bytes}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(side) = arguments.iter().find_map(|argument| argument.strip_prefix("--spin=")) {
-        runtime.block_on(async {
-            let guest = guests::bytes("noop");
-            let rig = Rig::new(&guest, Limits::default())?;
-            let floor = Embedder::new(&rig.limits, &guest)?;
-            let began = std::time::Instant::now();
-            let mut n = 0;
-            while began.elapsed().as_secs() < 5 {
-                for _ in 0..100 {
-                    match side {
-                        "raw" => floor.call().await?,
-                        "read" => rig.read().await?,
-                        "effect" => rig.effect().await?,
-                        _ => rig.builtin().await?,
-                    }
-                    n += 1;
-                }
-            }
-            println!("{} ns", began.elapsed().as_nanos() / n);
-            Outcome::Ok(())
-        })?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let report = Report::new(runtime.block_on(figures())?);
     let text = if has("--json") {
         report.json()?
@@ -93,35 +71,13 @@ fn run(arguments: &[String]) -> Outcome<ExitCode> {
 async fn figures() -> Outcome<Vec<Figure>> {
     guests::build();
     binary::build();
-    let guest = guests::bytes("noop");
-    let rig = Rig::new(&guest, Limits::default())?;
-    let floor = Embedder::new(&rig.limits, &guest)?;
-    let (few, many) = (Decider::new(10)?, Decider::new(10_000)?);
-    let alone = "wasmtime: instantiate, call, drop";
+    let [fresh, effect, builtin, decision] = tokio::spawn(calls(guests::bytes("noop"))).await??;
+    let sandbox = "wasmtime: instantiate, call, drop";
     Ok(vec![
-        Figure::time(
-            "routed call to a fresh sandbox",
-            alone,
-            pairs(async || floor.call().await, async || rig.read().await).await?,
-        )
-        .at_most(Target::Ratio(1.5)),
-        Figure::time(
-            "the same as an effect: a task, two events",
-            alone,
-            pairs(async || floor.call().await, async || rig.effect().await).await?,
-        ),
-        Figure::time(
-            "routed call to a built-in no-op",
-            "the handler alone",
-            pairs(async || rig.handle().await, async || rig.builtin().await).await?,
-        )
-        .at_most(Target::Micros(3.0)),
-        Figure::time(
-            "ten decisions among 10,000 exact rules",
-            "among 10 rules",
-            pairs(async || few.decide(), async || many.decide()).await?,
-        )
-        .at_most(Target::Ratio(1.25)),
+        Figure::time("routed call to a fresh sandbox", sandbox, fresh).at_most(Target::Ratio(1.5)),
+        Figure::time("the same as an effect: a task, two events", sandbox, effect),
+        Figure::time("routed call to a built-in no-op", "the handler alone", builtin).at_most(Target::Micros(3.0)),
+        Figure::time("ten decisions among 10,000 exact rules", "among 10", decision).at_most(Target::Ratio(1.25)),
         Figure::time(
             "durable append of one event",
             "one SQLite commit of one row",
@@ -129,7 +85,7 @@ async fn figures() -> Outcome<Vec<Figure>> {
         ),
         Figure::size(
             "memory of 1,000 resident sandboxes",
-            "in wasmtime stores",
+            "in bare wasmtime stores",
             shown::residents_beside()?,
         ),
         Figure::time(
@@ -138,5 +94,18 @@ async fn figures() -> Outcome<Vec<Figure>> {
             shown::first_call()?,
         ),
         Figure::bare_size("size of the binary", shown::binary_bytes()?),
+    ])
+}
+
+/// The path of a call, measured where it runs in a hub: on a worker thread of the runtime.
+async fn calls(guest: Vec<u8>) -> Outcome<[Medians; 4]> {
+    let rig = Rig::new(&guest, Limits::default())?;
+    let floor = Embedder::new(&rig.limits, &guest)?;
+    let (few, many) = (Decider::new(10)?, Decider::new(10_000)?);
+    Ok([
+        pairs(|| floor.call(), || rig.read()).await?,
+        pairs(|| floor.call(), || rig.effect()).await?,
+        pairs(|| rig.handle(), || rig.builtin()).await?,
+        pairs(|| ready(few.decide()), || ready(many.decide())).await?,
     ])
 }

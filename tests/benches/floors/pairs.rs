@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use crate::Outcome;
 
 /// How many pairs are taken: odd, so that the median is one of them.
-const PAIRS: usize = 15;
+const PAIRS: usize = 21;
 
 /// How long one half of a pair shall take: long beside a tick of the clock and of the epochs, short beside what else the
 /// machine does.
-const HALF: Duration = Duration::from_millis(20);
+const HALF: Duration = Duration::from_millis(30);
 
 /// The medians of both sides: nanoseconds for one turn, or bytes.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +21,11 @@ pub(crate) struct Medians {
 }
 
 /// Measures both sides in turns: raw, ours, raw, ours...
-pub(crate) async fn pairs(
-    mut raw: impl AsyncFnMut() -> Outcome<()>,
-    mut ours: impl AsyncFnMut() -> Outcome<()>,
-) -> Outcome<Medians> {
+pub(crate) async fn pairs<Raw, Ours>(mut raw: impl FnMut() -> Raw, mut ours: impl FnMut() -> Ours) -> Outcome<Medians>
+where
+    Raw: Future<Output = Outcome<()>>,
+    Ours: Future<Output = Outcome<()>>,
+{
     let turns = (turns(&mut raw).await?, turns(&mut ours).await?);
     let mut samples = (Vec::new(), Vec::new());
     for _ in 0..PAIRS {
@@ -47,7 +48,7 @@ pub(crate) fn median(mut samples: Vec<f64>) -> f64 {
 }
 
 /// How many turns one half of a pair has. Finding out warms caches, pools and branch predictors.
-async fn turns(work: &mut impl AsyncFnMut() -> Outcome<()>) -> Outcome<u32> {
+async fn turns<F: Future<Output = Outcome<()>>>(work: &mut impl FnMut() -> F) -> Outcome<u32> {
     let began = Instant::now();
     let mut turns = 0_u32;
     while began.elapsed() < HALF * 4 {
@@ -57,7 +58,7 @@ async fn turns(work: &mut impl AsyncFnMut() -> Outcome<()>) -> Outcome<u32> {
     Ok((turns / 4).max(1))
 }
 
-async fn nanoseconds(work: &mut impl AsyncFnMut() -> Outcome<()>, turns: u32) -> Outcome<f64> {
+async fn nanoseconds<F: Future<Output = Outcome<()>>>(work: &mut impl FnMut() -> F, turns: u32) -> Outcome<f64> {
     let began = Instant::now();
     for _ in 0..turns {
         work().await?;

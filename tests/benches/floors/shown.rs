@@ -1,6 +1,7 @@
 //! Figures without a promise: memory, size, start, disk.
 
 use std::fs;
+use std::future::ready;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -198,12 +199,11 @@ pub(crate) async fn append() -> Outcome<Medians> {
     let mut insert = connection.prepare(INSERT)?;
     let (small, text) = (event(300)?, format!("\"{}\"", "x".repeat(300)));
     let mut seq = 0_i64;
-    let raw = async || {
+    let raw = || {
         seq += 1;
-        insert.execute(params![seq, text])?;
-        Ok(())
+        ready(insert.execute(params![seq, text]).map(drop).map_err(Into::into))
     };
-    let ours = async || {
+    let ours = || async {
         log.append(Append::one("run", small.clone())).await?.durable().await?;
         Ok(())
     };

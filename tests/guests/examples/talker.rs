@@ -30,7 +30,7 @@ fn talk(_: &Call, manner: Manner) -> Result<()> {
         Manner::Streams => {
             println!("out");
             eprintln!("err");
-            print!("no end");
+            eprint!("no end");
         }
         Manner::Flood(lines) => (0..lines).for_each(|_| println!("{}", "x".repeat(99))),
         Manner::Shout(bytes) => log::info("x".repeat(bytes)),
