@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+mod cli;
 mod dispatch;
 mod gateway;
 mod harness;
@@ -25,13 +26,15 @@ mod languages;
 mod limits;
 mod model;
 mod plugins;
-mod resume;
 mod reentry;
+mod resume;
 mod runs;
+mod serve;
 mod tidy;
 
 fn trials() -> Vec<Trial> {
     let modules = [
+        cli::trials(),
         dispatch::trials(),
         gateway::trials(),
         hostile::trials(),
@@ -39,9 +42,10 @@ fn trials() -> Vec<Trial> {
         limits::trials(),
         model::trials(),
         plugins::trials(),
-        resume::trials(),
         reentry::trials(),
+        resume::trials(),
         runs::trials(),
+        serve::trials(),
         tidy::trials(),
     ];
     modules.into_iter().flatten().collect()

@@ -1,3 +1,247 @@
-pub fn trials() -> Vec<libtest_mimic::Trial> {
-    Vec::new()
+//! Components and manifests that nobody should load: each is one clear error, and nobody else notices.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::harness::component::Text;
+use crate::harness::{Open, Plugin, Project, guests};
+use crate::listed;
+
+listed![
+    each_hostile_component_is_one_error_and_changes_nothing,
+    each_hostile_manifest_is_one_error_and_changes_nothing,
+    a_hub_with_a_hostile_plugin_does_not_open,
+];
+
+/// Reads the plugin's files again and says how that failed; what was loaded before answers all the same.
+async fn refusal(open: &Open) -> String {
+    let hub = open.hub.clone();
+    let reloaded = tokio::task::spawn_blocking(move || hub.plugins.reload("echo").map(drop))
+        .await
+        .unwrap();
+    let error = reloaded.err().map_or_else(
+        || "loaded".to_owned(),
+        |error| format!("{}: {}", error.kind, error.chain()),
+    );
+    let reply = open.reply("echo", json!({ "text": "a", "times": 2 })).await;
+    assert_eq!(reply["text"], "aa");
+    open.normal(&error)
+}
+
+/// Compares a table of what was expected with what came, so that all differences are seen at once.
+fn compare(rows: &[(&str, String, String)]) {
+    let wrong: Vec<String> = rows
+        .iter()
+        .filter(|(_, expected, came)| expected != came)
+        .map(|(name, expected, came)| format!("{name}\n  expected {expected}\n  came     {came}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let echo = guests::bytes("echo");
+    vec![
+        (
+            "an empty file",
+            Vec::new(),
+            "invalid: plugin `echo` is not WebAssembly; give the `.wasm` file that the build made",
+        ),
+        (
+            "no WebAssembly",
+            b"#!/bin/sh\nrm -rf /\n".to_vec(),
+            "invalid: plugin `echo` is not WebAssembly; give the `.wasm` file that the build made",
+        ),
+        (
+            "a core module",
+            b"\0asm\x01\0\0\0".to_vec(),
+            "invalid: plugin `echo` is a core WebAssembly module, not a component; build it with `--target wasm32-wasip2`",
+        ),
+        ("cut in the middle", echo[..echo.len() / 2].to_vec(), "CUT"),
+        ("cut at its end", echo[..echo.len() - 1].to_vec(), "CUT"),
+        (
+            "flipped bytes",
+            echo.iter()
+                .enumerate()
+                .map(|(at, byte)| if at % 1000 == 999 { !byte } else { *byte })
+                .collect(),
+            "FLIP",
+        ),
+        (
+            "nothing inside",
+            b"\0asm\x0d\0\x01\0".to_vec(),
+            "invalid: plugin `echo` is a handler by its manifest, but does not export `waypost:plugin/handler@0.1.0`; it exports \
+             nothing: set `role` to what it is, or build it with that world",
+        ),
+        (
+            "another role",
+            guests::bytes("watcher"),
+            "invalid: plugin `echo` is a handler by its manifest, but does not export `waypost:plugin/handler@0.1.0`; it exports \
+             `waypost:plugin/observer@0.1.0`: set `role` to what it is, or build it with that world",
+        ),
+        (
+            "another version",
+            Text::handler().export("waypost:plugin/handler@0.2.0").bytes(),
+            "VERSION",
+        ),
+        (
+            "another contract",
+            Text::handler().export("waypost:plugin/agent@0.1.0").bytes(),
+            "CONTRACT",
+        ),
+        (
+            "an unknown import",
+            Text::handler()
+                .imports("(import \"acme:files/read@1.0.0\" (instance))")
+                .bytes(),
+            "invalid: plugin `echo` imports `acme:files/read@1.0.0`, which this hub does not offer; it offers the packages \
+             waypost:call, waypost:gateway, waypost:state, waypost:log and waypost:workspace (0.1) and WASI 0.2 without wasi:http",
+        ),
+        (
+            "a way to the network",
+            Text::handler()
+                .imports("(import \"wasi:http/outgoing-handler@0.2.0\" (instance))")
+                .bytes(),
+            "invalid: plugin `echo` imports `wasi:http/outgoing-handler@0.2.0`, which this hub does not offer; it offers the \
+             packages waypost:call, waypost:gateway, waypost:state, waypost:log and waypost:workspace (0.1) and WASI 0.2 without \
+             wasi:http",
+        ),
+        (
+            "an unknown function of WASI",
+            Text::handler()
+                .imports("(import \"wasi:cli/environment@0.2.0\" (instance (export \"set-all\" (func))))")
+                .bytes(),
+            "WASI",
+        ),
+        (
+            "a folder that was not granted",
+            Text::handler()
+                .imports("(import \"waypost:workspace/folders@0.1.0\" (instance))")
+                .bytes(),
+            "denied: plugin `echo` imports `waypost:workspace/folders@0.1.0` without the grant `workspace`; if it may, add \
+             `workspace = true` to [grants] of its manifest and to `grant` of its [[plugin]] entry in waypost.toml",
+        ),
+        ("a huge memory", Text::handler().memory("1025").bytes(), "MEMORY"),
+        (
+            "a huge table",
+            Text::handler().items("(table 20001 funcref)").bytes(),
+            "TABLE",
+        ),
+        (
+            "a memory of 64 bits",
+            Text::handler().items("(memory i64 1)").bytes(),
+            "MEMORY64",
+        ),
+        (
+            "many memories",
+            Text::handler()
+                .items("(memory 1) (memory 1) (memory 1) (memory 1)")
+                .bytes(),
+            "MEMORIES",
+        ),
+    ]
+}
+
+async fn each_hostile_component_is_one_error_and_changes_nothing() {
+    let open = Project::new().plugin(&Plugin::of("echo")).open().await;
+    let mut rows = Vec::new();
+    for (name, bytes, expected) in components() {
+        Plugin::made_of("echo", bytes).write(open.root());
+        rows.push((name, expected.to_owned(), refusal(&open).await));
+    }
+    compare(&rows);
+    Plugin::of("echo").write(open.root());
+    assert_eq!(refusal(&open).await, "loaded");
+}
+
+async fn each_hostile_manifest_is_one_error_and_changes_nothing() {
+    let open = Project::new().plugin(&Plugin::of("echo")).open().await;
+    let file = open.root().join("plugins/echo.toml");
+    let good = "id = \"echo\"\nversion = \"1\"\nrole = \"handler\"\nserves = [\"echo\"]\n";
+    let mut rows = Vec::new();
+    for (name, text, expected) in [
+        ("no TOML", "id = echo".as_bytes().to_vec(), "TOML"),
+        (
+            "nothing",
+            Vec::new(),
+            "invalid: <project>/plugins/echo.toml, line 1: missing field `id`",
+        ),
+        (
+            "no text",
+            b"\xff\xfe\0".to_vec(),
+            "not-found: <project>/plugins/echo.toml cannot be read: stream did not contain valid UTF-8",
+        ),
+        (
+            "an id that is a path",
+            good.replace("\"echo\"\nversion", "\"../echo\"\nversion").into_bytes(),
+            "invalid: <project>/plugins/echo.toml: `../echo` is not an id; use lower-case letters, digits and `-`, at most 64",
+        ),
+        (
+            "an id that clears the screen",
+            good.replace("\"echo\"\nversion", "\"\\u001b[2J\"\nversion")
+                .into_bytes(),
+            "invalid: <project>/plugins/echo.toml: `\\u{1b}[2J` is not an id; use lower-case letters, digits and `-`, at most 64",
+        ),
+        (
+            "an unknown field",
+            format!("{good}network = true\n").into_bytes(),
+            "UNKNOWN",
+        ),
+        ("an unknown role", good.replace("handler", "root").into_bytes(), "ROLE"),
+        (
+            "the role of another world",
+            good.replace("handler", "agent")
+                .replace("serves = [\"echo\"]", "")
+                .into_bytes(),
+            "invalid: plugin `echo` is a agent by its manifest, but does not export `waypost:plugin/agent@0.1.0`; it exports \
+             `waypost:plugin/handler@0.1.0`: set `role` to what it is, or build it with that world",
+        ),
+        (
+            "an unknown grant",
+            format!("{good}grants = {{ network = true }}\n").into_bytes(),
+            "GRANT",
+        ),
+        (
+            "a limit that is no number",
+            format!("{good}limits = {{ memory = \"much\" }}\n").into_bytes(),
+            "LIMIT",
+        ),
+        (
+            "a memory of nothing",
+            format!("{good}limits = {{ memory = 0 }}\n").into_bytes(),
+            "NOTHING",
+        ),
+        (
+            "no calls",
+            good.replace("serves = [\"echo\"]", "").into_bytes(),
+            "invalid: <project>/plugins/echo.toml: a handler says what it executes, as in `serves = [\"inference\"]`",
+        ),
+        (
+            "a limit of nothing",
+            format!("{good}limits = {{ concurrency = 0 }}\n").into_bytes(),
+            "ZERO",
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        rows.push((name, expected.to_owned(), refusal(&open).await));
+    }
+    compare(&rows);
+}
+
+async fn a_hub_with_a_hostile_plugin_does_not_open() {
+    let project = Project::new()
+        .plugin(&Plugin::of("echo"))
+        .plugin(&Plugin::made_of("core", b"\0asm\x01\0\0\0".to_vec()));
+    let error = project.try_open().await.err().unwrap();
+    assert_eq!(
+        error.chain(),
+        "plugin `core` is a core WebAssembly module, not a component; build it with `--target wasm32-wasip2`"
+    );
+    Plugin::of("echo").named("core").write(project.root());
+    let open = project.open().await;
+    assert_eq!(
+        open.reply("core", json!({ "text": "a", "times": 1 })).await["text"],
+        "a",
+        "nothing was left behind"
+    );
 }

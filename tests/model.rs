@@ -1,6 +1,7 @@
 //! A model endpoint that misbehaves: one clear error each time, and nobody else is disturbed.
 
 use serde_json::{Value, json};
+use waypost::call::{Dispatch, Sink};
 use waypost::environment::NewEnvironment;
 use waypost::run::{NewRun, Run, State};
 
@@ -47,27 +48,25 @@ fn failure(open: &Open, run: &Run) -> String {
 
 async fn each_way_an_endpoint_fails_is_one_clear_error_and_another_run_completes_meanwhile() {
     let text = |text: &str| text.to_owned();
-    let cases = [
-        (Turn::Hang(text("")), ""),
-        (Turn::Hang(text("Let me")), ""),
-        (Turn::Status(500, text("out of order")), ""),
-        (Turn::Status(401, text("who are you?")), ""),
-        (Turn::Status(429, text("")), ""),
-        (Turn::Status(404, text("")), ""),
-        (Turn::Raw("text/html", text("<html>")), ""),
-        (Turn::Raw("application/json", text("{\"choices\":7}")), ""),
-        (Turn::Raw("text/event-stream", text("data: {oops\n\n")), ""),
-        (
-            Turn::Raw(
-                "text/event-stream",
-                text("data: {\"error\":{\"message\":\"overloaded\"}}\n\n"),
-            ),
-            "",
+    let turns = [
+        Turn::Hang(text("")),
+        Turn::Hang(text("Let me")),
+        Turn::Status(500, text("out of order")),
+        Turn::Status(401, text("who are you?")),
+        Turn::Status(429, text("")),
+        Turn::Status(404, text("")),
+        Turn::Raw("text/html", text("<html>")),
+        Turn::Raw("application/json", text("{\"choices\":7}")),
+        Turn::Raw("text/event-stream", text("data: {oops\n\n")),
+        Turn::Raw(
+            "text/event-stream",
+            text("data: {\"error\":{\"message\":\"overloaded\"}}\n\n"),
         ),
-        (Turn::Break(text("")), ""),
-        (Turn::Break(text("Let me")), ""),
+        Turn::Break(text("")),
+        Turn::Break(text("Let me")),
     ];
-    for (turn, expected) in cases {
+    let mut errors = Vec::new();
+    for turn in turns {
         let endpoint = Endpoint::start(vec![turn.clone(); 4]).await;
         let good = "[[route]]\nmatch = \"inference\"\nlabels = { model = \"good\" }\nto = \"plugin:answers\"";
         let open = Project::new()
@@ -78,15 +77,14 @@ async fn each_way_an_endpoint_fails_is_one_clear_error_and_another_run_completes
             .open()
             .await;
         let (bad, other) = tokio::join!(run(&open, "go", "bad"), run(&open, "go", "good"));
-        assert_eq!(failure(&open, &bad), expected, "{turn:?}");
+        let error = failure(&open, &bad);
         assert_eq!(other.answer.as_deref(), Some("all is well"), "{turn:?}");
         let by_hand = open.error("inference", json!({ "prompt": "go" })).await;
-        assert_eq!(process::normal(open.root(), &by_hand), expected, "{turn:?}");
-        assert_eq!(
-            open.reply("fsEvent:listDirectory", json!({ "path": "." })).await["success"],
-            true
-        );
+        assert_eq!(process::normal(open.root(), &by_hand), error, "{turn:?}");
+        open.reply("fsEvent:listDirectory", json!({ "path": "." })).await;
+        errors.push(error);
     }
+    assert_eq!(errors, [""; 0]);
 }
 
 async fn an_endpoint_that_is_not_there_and_one_that_is_not_configured_are_named() {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use waypost::call::Sink;
 use waypost::plugin::Role;
 
+use crate::harness::component::Text;
 use crate::harness::{Open, Plugin, Project};
 use crate::listed;
 
@@ -115,9 +116,13 @@ async fn nothing_in_memory_outlives_a_call() {
 }
 
 async fn a_fault_ends_its_call_alone() {
+    let deep = Text::handler()
+        .items("(func $deep (param i32) (result i32) (i32.add (call $deep (local.get 0)) (i32.const 1)))")
+        .body("(drop (call $deep (i32.const 0)))");
     let open = Project::new()
         .plugin(&Plugin::of("faulty"))
         .plugin(&Plugin::of("echo"))
+        .plugin(&Plugin::made_of("deep", deep.bytes()))
         .open()
         .await;
     let said = "`waypost plugin logs faulty` shows what it said";
@@ -134,12 +139,16 @@ async fn a_fault_ends_its_call_alone() {
         ),
         (
             "overflow",
-            format!("trapped: plugin `faulty` trapped: call stack exhausted; {said}"),
+            format!("trapped: plugin `faulty` trapped: out of bounds memory access; {said}"),
         ),
         ("garbage", "other: \\u{1b}[2J\\u{202e}".to_owned()),
     ] {
         assert_eq!(open.error("faulty", json!(end)).await, error, "{end}");
     }
+    assert_eq!(
+        open.error("deep", json!({})).await,
+        "trapped: plugin `deep` trapped: call stack exhausted; `waypost plugin logs deep` shows what it said"
+    );
     let lines = open.hub.plugin_log.lines("faulty");
     assert!(
         lines.iter().any(|line| line.text == "it hurts"),

@@ -31,24 +31,30 @@ fn caller(id: &str) -> Plugin {
 
 /// The message by which each of these callers makes the next one call, and the last one this.
 fn chain(through: &[&str], call: &str, message: Value) -> Value {
-    through.iter().rev().fold(json!({ "call": call, "message": message }), |message, id| {
-        json!({ "call": id, "message": message })
-    })
+    through.iter().rev().fold(
+        json!({ "call": call, "message": message }),
+        |message, id| json!({ "call": id, "message": message }),
+    )
 }
 
 async fn a_wrapper_reaches_what_it_wraps() {
     let open = Project::new()
         .file("a.txt", "hello\n")
-        .toml("[[route]]\nmatch = [\"fsEvent:readFile\", \"inference\"]\nto = \"plugin:wrapper\"\nfallback = [\"local\"]")
+        .toml(
+            "[[route]]\nmatch = [\"fsEvent:readFile\", \"inference\"]\nto = \"plugin:wrapper\"\nfallback = [\"local\"]",
+        )
         .plugin(&Plugin::of("wrapper").serves(&["*"]).grants(ALL).unrouted())
         .open()
         .await;
     let reply = open.reply("fsEvent:readFile", json!({ "path": "a.txt" })).await;
-    assert!(reply["wrapped"]["content"].as_str().unwrap().contains("hello"), "{reply}");
+    assert!(
+        reply["wrapped"]["content"].as_str().unwrap().contains("hello"),
+        "{reply}"
+    );
     assert_eq!(
         open.error("inference", json!({ "prompt": "hello" })).await,
-        "unavailable: inference was answered by no target of its rule (waypost.toml, line 1): plugin:wrapper: inference was \
-         answered by no target of its rule (waypost.toml, line 1): plugin:wrapper: skipped: the call already passed through \
+        "unavailable: inference was answered by no target of its rule (waypost.toml:1): plugin:wrapper: inference was \
+         answered by no target of its rule (waypost.toml:1): plugin:wrapper: skipped: the call already passed through \
          it; local: no model endpoint is configured; set `[inference] base-url` or the variable OPENAI_BASE_URL; local: no \
          model endpoint is configured; set `[inference] base-url` or the variable OPENAI_BASE_URL"
     );
@@ -58,13 +64,18 @@ async fn a_wrapper_around_nothing_is_told_so() {
     let open = Project::new().plugin(&Plugin::of("wrapper").grants(ALL)).open().await;
     assert_eq!(
         open.error("wrapper", json!({})).await,
-        "unavailable: wrapper has no target left: it already passed through every target of its rule (waypost.toml, line 5); \
+        "unavailable: wrapper has no target left: it already passed through every target of its rule (waypost.toml:5); \
          add a `fallback` to the rule"
     );
 }
 
 async fn plugins_that_call_each_other_all_end() {
-    let open = Project::new().plugin(&caller("ping")).plugin(&caller("pong")).plugin(&Plugin::of("echo")).open().await;
+    let open = Project::new()
+        .plugin(&caller("ping"))
+        .plugin(&caller("pong"))
+        .plugin(&Plugin::of("echo"))
+        .open()
+        .await;
     let echo = json!({ "text": "a", "times": 1 });
     let mut calls = Vec::new();
     for _ in 0..64 {
@@ -112,7 +123,12 @@ async fn nested_calls_have_places_of_their_own_and_never_wait() {
         .plugin(&Plugin::of("echo"))
         .open()
         .await;
-    let waiting = open.begin("caller", json!({ "call": "waitforReply", "message": { "message": "?" } })).await;
+    let waiting = open
+        .begin(
+            "caller",
+            json!({ "call": "waitforReply", "message": { "message": "?" } }),
+        )
+        .await;
     open.questions(1).await;
     let echo = json!({ "call": "echo", "message": { "text": "x", "times": 1 } });
     let error = "limit: 1 nested calls run, the limit `nested-calls` of [limits]";
@@ -123,14 +139,20 @@ async fn nested_calls_have_places_of_their_own_and_never_wait() {
 }
 
 async fn a_nested_call_ends_with_its_caller_s_time() {
-    let open = Project::new().plugin(&caller("caller").limits("timeout = \"50ms\"")).open().await;
+    let open = Project::new()
+        .plugin(&caller("caller").limits("timeout = \"50ms\""))
+        .open()
+        .await;
     let message = json!({ "call": "waitforReply", "message": { "message": "?" } });
     let text = "timeout: caller did not end within its time limit and was stopped";
     assert_eq!(open.error("caller", message).await, text);
     open.questions(0).await;
     let nested = end(&open, "waitforReply").await;
     assert_eq!(nested["principal"]["id"], "caller");
-    assert!(["timeout", "cancelled"].contains(&nested["error"]["kind"].as_str().unwrap()), "{nested}");
+    assert!(
+        ["timeout", "cancelled"].contains(&nested["error"]["kind"].as_str().unwrap()),
+        "{nested}"
+    );
 }
 
 /// The body of the terminal event of the first call of this name, waiting for it.
@@ -143,26 +165,43 @@ async fn end(open: &Open, name: &str) -> Value {
 }
 
 async fn chunks_of_a_nested_call_come_one_by_one() {
-    let open = Project::new().plugin(&Plugin::of("reader").grants(ALL)).plugin(&Plugin::of("chunks")).open().await;
+    let open = Project::new()
+        .plugin(&Plugin::of("reader").grants(ALL))
+        .plugin(&Plugin::of("chunks"))
+        .open()
+        .await;
     let message = json!({ "call": "chunks", "message": { "count": 100 }, "chunks": 2, "finish": true });
     let expected = json!({ "chunks": [{ "number": 0 }, { "number": 1 }], "end": { "count": 100 } });
     assert_eq!(open.reply("reader", message).await, expected);
 }
 
 async fn dropping_a_nested_call_cancels_it() {
-    let open = Project::new().plugin(&Plugin::of("reader").grants(ALL)).plugin(&Plugin::of("chunks")).open().await;
+    let open = Project::new()
+        .plugin(&Plugin::of("reader").grants(ALL))
+        .plugin(&Plugin::of("chunks"))
+        .open()
+        .await;
     let message = json!({ "call": "chunks", "message": { "count": 1_000_000_000 }, "chunks": 3, "finish": false });
     let reply = open.reply("reader", message).await;
-    assert_eq!((reply["chunks"].as_array().unwrap().len(), &reply["end"]), (3, &Value::Null));
+    assert_eq!(
+        (reply["chunks"].as_array().unwrap().len(), &reply["end"]),
+        (3, &Value::Null)
+    );
     assert_eq!(end(&open, "chunks").await["error"]["kind"], "cancelled");
 }
 
 async fn cancelling_reaches_nested_calls_and_child_processes() {
-    let open = Project::new().plugin(&caller("outer")).plugin(&caller("inner")).open().await;
+    let open = Project::new()
+        .plugin(&caller("outer"))
+        .plugin(&caller("inner"))
+        .open()
+        .await;
     let pipe = open.root().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let command = json!({ "command": "exec > pipe; echo started; sleep 1000; echo never" });
-    let call = open.prepared("outer", chain(&["inner"], "executeCommand", command)).await;
+    let call = open
+        .prepared("outer", chain(&["inner"], "executeCommand", command))
+        .await;
     let carried = open.carry(call.clone(), Sink::discard());
     let opened = tokio::task::spawn_blocking(move || {
         let mut pipe = BufReader::new(File::open(pipe).unwrap());
@@ -174,10 +213,10 @@ async fn cancelling_reaches_nested_calls_and_child_processes() {
     assert_eq!(line, "started\n");
     call.cancel.cancel();
     let error = carried.await.unwrap().result.unwrap_err();
-    assert_eq!((error.kind, error.to_string().as_str()), (
-        ErrorKind::Cancelled,
-        "cancelled: outer was cancelled and stopped"
-    ));
+    assert_eq!(
+        (error.kind, error.to_string().as_str()),
+        (ErrorKind::Cancelled, "cancelled: outer was cancelled and stopped")
+    );
     // The pipe ends when the last process that holds it is gone.
     let rest = tokio::task::spawn_blocking(move || {
         let mut rest = String::new();

@@ -24,7 +24,7 @@ crate::listed![
     a_run_that_waits_when_the_hub_stops_is_taken_up_at_the_next_start,
     the_events_of_a_run_have_no_gap_and_each_call_has_one_end,
     tools_that_fail_are_told_to_the_model,
-    a_run_of_an_agent_that_is_none_fails_with_a_clear_text,
+    an_agent_that_is_none_and_settings_that_do_not_fit_fail_with_a_clear_text,
 ];
 
 /// A prompt with nothing else.
@@ -552,7 +552,7 @@ async fn tools_that_fail_are_told_to_the_model() {
     );
 }
 
-async fn a_run_of_an_agent_that_is_none_fails_with_a_clear_text() {
+async fn an_agent_that_is_none_and_settings_that_do_not_fit_fail_with_a_clear_text() {
     let open = Project::new().open().await;
     let run = NewRun {
         agent: Some("replay".to_owned()),
@@ -567,5 +567,9 @@ async fn a_run_of_an_agent_that_is_none_fails_with_a_clear_text() {
         settings: Some(settings),
         ..prompt("go")
     };
-    assert_eq!(failure(&open, run).await, "");
+    assert_eq!(
+        failure(&open, run).await,
+        "invalid: the settings of the agent do not fit: unknown field `tool`, expected one of `tools`, `instructions`, \
+         `model`, `disable` at line 1 column 7"
+    );
 }

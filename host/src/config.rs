@@ -17,7 +17,7 @@ mod values;
 
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
-pub use values::{Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, duration, duration_option};
+pub use values::{Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, count_option, duration, duration_option};
 use values::{any_patterns, count, host_globs, name, path_globs, patterns, sha256, word_globs};
 
 /// The name of the file, in the project folder.

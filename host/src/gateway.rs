@@ -217,6 +217,17 @@ impl Gateway {
         self.claims.find(project, name).is_some()
     }
 
+    /// Waits until somebody holds the claim on a call.
+    pub async fn claimed(&self, project: &str, name: &CallName) {
+        let mut granted = self.claims.granted();
+        while !self.has_claimer(project, name) {
+            // It cannot fail: the sender lives as long as this.
+            if granted.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Carries a call to whoever holds the claim on it.
     ///
     /// `unavailable` when nobody does, or when the holder went away before the request left the hub;

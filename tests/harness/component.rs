@@ -90,7 +90,7 @@ impl Text {
                 (core instance $instance (instantiate $module))
                 (alias core export $instance "memory" (core memory $memory))
                 (func $handle (param "call" $incoming) (result (result $reply (error $error)))
-                    (canon lift (core func $instance "handle") (memory $memory) (realloc (func $instance "realloc"))))
+                    (canon lift (core func $instance "handle") (memory $memory) (realloc (core func $instance "realloc"))))
                 (instance $handler (export "handle" (func $handle)))
                 (export "{export}" (instance $handler)))"#
         );

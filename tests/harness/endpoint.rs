@@ -155,7 +155,11 @@ async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Byt
         Some(Turn::Status(status, text)) => (StatusCode::from_u16(status).unwrap(), text).into_response(),
         Some(Turn::Raw(kind, text)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         Some(Turn::Break(text)) => {
-            let cut = stream::iter([Err(std::io::Error::other("cut"))]);
+            // What is there is sent when there is nothing else to do, and only then comes the cut.
+            let cut = stream::once(async {
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("cut"))
+            });
             streamed(Body::from_stream(started(&text).chain(cut)))
         }
         Some(Turn::Hang(text)) => streamed(Body::from_stream(started(&text).chain(stream::pending()))),

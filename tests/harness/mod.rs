@@ -1,6 +1,7 @@
 //! What every trial stands on: a project folder, plugins from guests, and a hub that is open in this process.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use waypost::call::{Call, Dispatch, Json, Reply, Sink};
 use waypost::capabilities::chat::{Answer, Question};
@@ -15,6 +17,7 @@ use waypost::config::Config;
 use waypost::error::Error;
 use waypost::hub::Hub;
 use waypost::log::{Cursor, Event};
+use waypost::transports;
 
 pub mod binary;
 pub mod component;
@@ -401,6 +404,16 @@ impl Open {
         self.hub.desk.answer(question.id, Answer::plain(word)).unwrap();
     }
 
+    /// Serves the hub on a port of its own, as `waypost serve` does.
+    pub async fn serve(&self) -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = transports::router(&self.hub, &address.to_string(), "token of the API").unwrap();
+        let serving =
+            tokio::spawn(async move { drop(transports::serve(listener, router, std::future::pending()).await) });
+        Served { address, serving }
+    }
+
     /// Closes the hub in order and opens it again.
     pub async fn reopen(self) -> Self {
         let Self { hub, project } = self;
@@ -413,6 +426,19 @@ impl Open {
     pub async fn close(self) -> Project {
         self.hub.close().await;
         self.project
+    }
+}
+
+/// A hub that is served, until this is dropped.
+pub struct Served {
+    /// Where.
+    pub address: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.serving.abort();
     }
 }
 

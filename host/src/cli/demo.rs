@@ -199,17 +199,8 @@ fn start_tracker(url: &str, token: &str) -> Result<Child> {
 /// Waits until the second process holds its claim.
 async fn connected(hub: &Hub, tracker: &mut Child) -> Result<()> {
     let name = CallName::new("ticket", Some("find"));
-    let mut tip = hub.log.tip();
-    let claimed = async {
-        while !hub.gateway.has_claimer(&hub.project, &name) {
-            // A claim is an event, and it is on disk before it holds.
-            if tip.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
     tokio::select! {
-        () = claimed => Ok(()),
+        () = hub.gateway.claimed(&hub.project, &name) => Ok(()),
         ended = tracker.wait() => {
             let how = ended.map(|status| status.to_string()).unwrap_or_default();
             Err(Error::new(ErrorKind::Unavailable, format!("the ticket tracker ended before it was connected: {how}")))

@@ -62,6 +62,16 @@ pub mod bytes_option {
     }
 }
 
+/// A number of things that is at least 1 and may be left out; use it with `#[serde(default)]`.
+pub mod count_option {
+    use super::{Deserializer, count};
+
+    /// Reads one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+        count(deserializer).map(Some)
+    }
+}
+
 /// Reads a number of things that is at least 1.
 pub(super) fn count<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_any(Count(PhantomData))

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Attachment;
@@ -30,6 +31,8 @@ pub(super) struct Claims {
     /// Held from the check to the grant, so that two claimants never pass the check together, and while releases are
     /// written, so that no grant overtakes them.
     granting: tokio::sync::Mutex<()>,
+    /// Changes after each grant, when the claim already holds.
+    granted: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -108,7 +111,13 @@ impl Claims {
             log,
             state: RwLock::default(),
             granting: tokio::sync::Mutex::default(),
+            granted: watch::Sender::default(),
         }
+    }
+
+    /// Changes whenever a claim begins to hold.
+    pub(super) fn granted(&self) -> watch::Receiver<()> {
+        self.granted.subscribe()
     }
 
     pub(super) async fn restore(&self) -> Result<()> {
@@ -203,6 +212,7 @@ impl Claims {
             }
             lost
         };
+        self.granted.send_replace(());
         self.write_releases().await;
         lost.map(|()| epoch)
     }

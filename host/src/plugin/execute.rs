@@ -158,7 +158,11 @@ fn fault(plugin: &Loaded, call: &Call, store: &Store<CallState>, error: &wasmtim
         return CallError::new(ErrorKind::Limit, message);
     }
     // The engine has no type for this one.
-    if error.root_cause().to_string().ends_with("fuel allocated for hostcalls has been exhausted") {
+    if error
+        .root_cause()
+        .to_string()
+        .ends_with("fuel allocated for hostcalls has been exhausted")
+    {
         let most = plugin.facts.limits.host_call;
         let message = format!(
             "plugin `{id}` handed over more than {most} bytes at once, its limit `host-call`: raise it in [limits.plugin]"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Grants, PluginLimits, bytes_option, duration_option};
+use crate::config::{Grants, PluginLimits, bytes_option, count_option, duration_option};
 use crate::error::{Blame, Error, ErrorKind, Result};
 
 /// The file beside a component, or built in with it.
@@ -75,6 +75,7 @@ pub struct Asked {
     memory: Option<usize>,
     #[serde(with = "bytes_option")]
     reply: Option<usize>,
+    #[serde(with = "count_option")]
     concurrency: Option<usize>,
     /// The time for one call.
     #[serde(with = "duration_option")]

@@ -12,8 +12,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 #[path = "../../harness/binary.rs"]
+#[allow(unreachable_pub, clippy::expect_used, reason = "shared with the trials, as it is")]
 mod binary;
 #[path = "../../harness/guests.rs"]
+#[allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "shared with the trials, as it is"
+)]
 mod guests;
 mod hub;
 mod pairs;

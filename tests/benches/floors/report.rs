@@ -6,12 +6,13 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::pairs::Medians;
 
 /// Everything that one run of the bench found.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Report {
     date: String,
     machine: Machine,
@@ -28,7 +29,7 @@ struct Machine {
 }
 
 /// One line of the table.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Figure {
     name: &'static str,
     unit: Unit,
@@ -107,6 +108,19 @@ impl Figure {
         }
     }
 
+    fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "unit": self.unit,
+            "waypost": self.ours,
+            "floor": self.floor.map(|(_, floor)| floor),
+            "which": self.floor.map(|(which, _)| which),
+            "ratio": self.ratio(),
+            "atMost": self.target,
+            "met": self.target.map(|_| self.met()),
+        })
+    }
+
     fn row(&self) -> String {
         let (beside, floor) = match self.floor {
             Some((beside, floor)) => (beside, self.unit.show(floor)),
@@ -153,7 +167,9 @@ impl Report {
     }
 
     pub(crate) fn json(&self) -> Outcome<String> {
-        Ok(serde_json::to_string_pretty(self)?)
+        let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
+        let report = json!({ "date": self.date, "machine": self.machine, "figures": figures });
+        Ok(serde_json::to_string_pretty(&report)?)
     }
 
     pub(crate) fn markdown(&self) -> String {
