@@ -18,12 +18,14 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 mod cli;
+mod demo;
 mod dispatch;
 mod gateway;
 mod harness;
 mod hostile;
 mod languages;
 mod limits;
+mod mistakes;
 mod model;
 mod plugins;
 mod reentry;
@@ -35,11 +37,13 @@ mod tidy;
 fn trials() -> Vec<Trial> {
     let modules = [
         cli::trials(),
+        demo::trials(),
         dispatch::trials(),
         gateway::trials(),
         hostile::trials(),
         languages::trials(),
         limits::trials(),
+        mistakes::trials(),
         model::trials(),
         plugins::trials(),
         reentry::trials(),

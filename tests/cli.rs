@@ -1,21 +1,13 @@
-//! The command line as a newcomer meets it: what each verb prints, says when it fails, and exits with.
-
-use std::path::Path;
-use std::time::{Duration, Instant};
+//! The command line: what each verb prints, and what it exits with.
 
 use serde_json::{Value, json};
 
 use crate::harness::endpoint::{Endpoint, Turn, call, say};
-use crate::harness::process::{Running, normal, run, run_with};
+use crate::harness::process::{Running, normal, run, shown};
 use crate::harness::{Plugin, Project};
 
 crate::listed![
     the_help_lists_every_verb_and_each_verb_has_its_own,
-    the_demo_shows_a_prompt_on_its_way_in_under_two_seconds,
-    the_demo_as_json_is_one_object_a_line,
-    the_demo_works_every_time,
-    the_demo_wants_a_folder_that_is_empty,
-    the_demo_asks_the_endpoint_that_the_variables_name,
     a_run_is_followed_to_its_end,
     a_run_as_json_is_one_object_a_line,
     the_exit_code_says_how_a_run_ended,
@@ -24,26 +16,15 @@ crate::listed![
     environments_are_made_shown_compared_merged_and_removed,
     plugins_are_listed_and_reloaded,
     rules_are_listed_and_explained,
-    a_broken_rule_file_is_told_with_every_line,
     events_are_listed_and_shown,
     a_call_answers_on_standard_output_and_chunks_go_to_standard_error,
-    each_mistake_has_its_text_and_its_exit_code,
-    hostile_paths_get_one_clear_error,
-    terminal_escapes_never_reach_the_output,
     the_doctor_says_what_is_missing,
     completions_are_made_for_each_shell,
 ];
 
-const ESCAPE: char = '\u{1b}';
-
 /// A project without a file, for a binary.
 fn empty() -> Project {
     Project::new().written()
-}
-
-/// A shell command line in quotes, as one argument list.
-async fn shown(project: &Path, arguments: &[&str]) -> String {
-    run(project, arguments).await.shown(project)
 }
 
 async fn the_help_lists_every_verb_and_each_verb_has_its_own() {
@@ -107,96 +88,6 @@ Options:
     assert!(
         !project.root().join(".waypost/log.db").exists(),
         "asking for help opens no hub"
-    );
-}
-
-async fn the_demo_shows_a_prompt_on_its_way_in_under_two_seconds() {
-    let project = empty();
-    let began = Instant::now();
-    let demo = run(project.root(), &["demo", "--folder", "shown"]).await;
-    let took = began.elapsed();
-    assert_eq!(demo.code, 0, "{demo:?}");
-    assert!(
-        demo.err.starts_with("\nwhat it changed: waypost env diff env-"),
-        "{}",
-        demo.err
-    );
-    assert!(took < Duration::from_secs(2), "it took {took:?}");
-    let mut rest = demo.out.as_str();
-    for part in [
-        "prompt     Write RELEASE.md from CHANGES.md.",
-        "run.accepted",
-        "inference               plugin:replay",
-        "fsEvent:readFile        local",
-        "ticket:find             connection:tickets",
-        "ticket:find             connection:tickets",
-        "fsEvent:writeToFile     local",
-        "agent:run               plugin:loop",
-        "run.completed",
-        "What the agent changed, in its own workspace:",
-        "+- Faster start (#42)",
-        "The log is ",
-        "shown/.waypost/log.db",
-        "waypost -C ",
-    ] {
-        let at = rest
-            .find(part)
-            .unwrap_or_else(|| panic!("`{part}` is not next in:\n{}", demo.out));
-        rest = &rest[at + part.len()..];
-    }
-    assert!(project.root().join("shown/.waypost/log.db").is_file());
-    assert!(
-        !project.root().join("shown/RELEASE.md").exists(),
-        "the change is in the sandbox's workspace"
-    );
-    assert!(!demo.out.contains(ESCAPE), "no colour in a pipe");
-}
-
-async fn the_demo_as_json_is_one_object_a_line() {
-    let project = empty();
-    let demo = run(project.root(), &["demo", "--json", "--folder", "shown"]).await;
-    assert_eq!((demo.code, demo.err.as_str()), (0, ""));
-    let events = demo.lines();
-    let numbers: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
-    assert_eq!(events.last().unwrap()["kind"], "run.completed");
-}
-
-async fn the_demo_works_every_time() {
-    let project = empty();
-    for folder in ["1", "2", "3", "4", "5", "6"] {
-        let demo = run(project.root(), &["demo", "--folder", folder]).await;
-        assert_eq!(demo.code, 0, "{demo:?}");
-    }
-}
-
-async fn the_demo_wants_a_folder_that_is_empty() {
-    let project = empty().file("full/mine.txt", "mine");
-    let refused = shown(project.root(), &["demo", "--folder", "full"]).await;
-    assert_eq!(
-        refused,
-        "[2]\n--\nerror: full is not empty; name a new folder for the demo\n"
-    );
-    assert_eq!(std::fs::read_dir(project.root().join("full")).unwrap().count(), 1);
-}
-
-async fn the_demo_asks_the_endpoint_that_the_variables_name() {
-    let endpoint = Endpoint::start([call("find_ticket", json!({ "id": 42 })), say("It was slow.")]).await;
-    let project = empty();
-    let variables = [("OPENAI_BASE_URL", endpoint.base.as_str()), ("OPENAI_API_KEY", "none")];
-    let demo = run_with(project.root(), &variables, &["demo", "--folder", "live"]).await;
-    assert_eq!(demo.code, 0, "{demo:?}");
-    assert!(
-        demo.out.contains("inference  the endpoint of OPENAI_BASE_URL"),
-        "{}",
-        demo.out
-    );
-    let asked = endpoint.asked();
-    assert!(
-        asked[1].last()["content"]
-            .as_str()
-            .unwrap()
-            .contains("Start takes 4 s on a cold cache")
     );
 }
 
@@ -357,15 +248,23 @@ async fn plugins_are_listed_and_reloaded() {
         .plugin(&Plugin::of("answers").serves(&["inference"]))
         .written();
     let list = shown(project.root(), &["plugin", "ls"]).await;
+    let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(
-        list,
-        "[0]
-PLUGIN   VERSION  ROLE      ORIGIN                        SERVES     GRANTED
-answers  1        handler   <project>/plugins/answers.wasm  inference  -
-loop     0.1.0    agent     bundled                       -          gateway [*]
-replay   0.1.0    handler   bundled                       inference  -
-sandbox  0.1.0    provider  bundled                       -          workspace
-"
+        rows[1..],
+        [
+            vec!["PLUGIN", "VERSION", "ROLE", "ORIGIN", "SERVES", "GRANTED"],
+            vec![
+                "answers",
+                "1",
+                "handler",
+                "<project>/plugins/answers.wasm",
+                "inference",
+                "-"
+            ],
+            vec!["loop", "0.1.0", "agent", "bundled", "-", "gateway", "[*]"],
+            vec!["replay", "0.1.0", "handler", "bundled", "inference", "-"],
+            vec!["sandbox", "0.1.0", "provider", "bundled", "-", "workspace"],
+        ]
     );
     assert_eq!(
         run(project.root(), &["plugin", "reload", "answers", "--json"])
@@ -391,37 +290,35 @@ sandbox  0.1.0    provider  bundled                       -          workspace
 async fn rules_are_listed_and_explained() {
     let rules = "[[route]]\nmatch = \"fsEvent:writeToFile\"\npath = \"secret/**\"\nto = \"deny\"\n";
     let project = Project::new().toml(rules).written();
-    assert_eq!(shown(project.root(), &["route", "ls"]).await, "");
     let write = r#"{"path":"secret/a","content":""}"#;
-    assert_eq!(
-        shown(project.root(), &["route", "explain", "fsEvent:writeToFile", write]).await,
-        ""
-    );
-    let read = ["route", "explain", "fsEvent:readFile", r#"{"path":"secret/a"}"#];
-    assert_eq!(shown(project.root(), &read).await, "");
-    assert_eq!(
-        shown(project.root(), &["route", "check"]).await,
-        "[0]\n--\nboth rule files are in order\n"
-    );
-    assert_eq!(
-        shown(project.root(), &["call", "fsEvent:writeToFile", write]).await,
-        "[1]\n--\nerror: denied: fsEvent:writeToFile is denied by the rules of this project\n"
-    );
-}
-
-async fn a_broken_rule_file_is_told_with_every_line() {
-    let rules = "[hub]\nlisten = 7\n\n[[route]]\nmatch = \"fsEvent::x\"\nto = \"moon\"\n\n[[route]]\nmtach = \"x\"\n";
-    let project = Project::new()
-        .toml(rules)
-        .file(".codebolt/proxyExecution.json", "{ oops")
-        .written();
-    assert_eq!(shown(project.root(), &["route", "check"]).await, "");
-    let checked = run(project.root(), &["route", "check", "--json"]).await;
-    assert_eq!(
-        (checked.code, checked.json().as_array().unwrap().is_empty()),
-        (1, false)
-    );
-    assert_eq!(shown(project.root(), &["env", "ls"]).await, "");
+    for (arguments, text) in [
+        (
+            vec!["route", "ls"],
+            "[0]
+RULE            CALLS                WHEN            TO
+waypost.toml:1  fsEvent:writeToFile  path secret/**  deny
+default         *                                    local
+",
+        ),
+        (
+            vec!["route", "explain", "fsEvent:writeToFile", write],
+            "[0]
+fsEvent:writeToFile goes to deny
+  waypost.toml:1: `fsEvent:writeToFile` covers the call; path `secret/a` matches `secret/**`
+",
+        ),
+        (
+            vec!["route", "explain", "fsEvent:readFile", r#"{"path":"secret/a"}"#],
+            "[0]\nfsEvent:readFile goes to local\n  default: no rule fits\n",
+        ),
+        (vec!["route", "check"], "[0]\n--\nboth rule files are in order\n"),
+        (
+            vec!["call", "fsEvent:writeToFile", write],
+            "[1]\n--\nerror: denied: fsEvent:writeToFile is denied by the rules of this project\n",
+        ),
+    ] {
+        assert_eq!(shown(project.root(), &arguments).await, text);
+    }
 }
 
 async fn events_are_listed_and_shown() {
@@ -483,172 +380,6 @@ async fn a_call_answers_on_standard_output_and_chunks_go_to_standard_error() {
     assert_eq!(called.code, 1);
     let error = json!({ "kind": "not-found", "blame": "caller", "message": "`no` does not exist" });
     assert_eq!(called.lines(), [json!({ "error": error })]);
-}
-
-async fn each_mistake_has_its_text_and_its_exit_code() {
-    let project = empty();
-    for (arguments, text) in [
-        (
-            vec!["call", "fsEvent:readFile", "{"],
-            "[2]\n--\nerror: the message is not JSON: EOF while parsing an object at line 1 column 1\n",
-        ),
-        (
-            vec!["call", ""],
-            "[2]\n--\nerror: `` is not a call: write <kind> or <kind>:<action>\n",
-        ),
-        (
-            vec!["call", "nosuch:kind"],
-            "[1]\n--\nerror: not-found: nosuch:kind has no built-in handler; load a plugin that serves it or connect a process \
-             that claims it; built in are confirmationRequest, executeCommand, executeCommandRunUntilError, \
-             executeCommandRunUntilInterrupt, executeCommandWithStream, fsEvent, getChatHistory, inference, \
-             notificationEvent, processFinished, processStarted, processStoped, sendInterruptToTerminal, sendMessage, \
-             waitforReply\n",
-        ),
-        (
-            vec!["call", "fsEvent:nosuch"],
-            "[1]\n--\nerror: not-found: fsEvent:nosuch is not known; the actions of fsEvent are createFile, createFolder, \
-             readFile, updateFile, deleteFile, deleteFolder, fileList, listCodeDefinitionNames, searchFiles, writeToFile, \
-             grepSearch, fuzzySearch, applyDiff, readManyFiles, listDirectory\n",
-        ),
-        (
-            vec!["call", "fsEvent:readFile", "{}"],
-            "[1]\n--\nerror: invalid: the message does not fit: missing field `path` at line 1 column 2\n",
-        ),
-        (
-            vec!["call", "fsEvent:readFile", "{}", "--environment", "env-x"],
-            "[1]\n--\nerror: there is no environment `env-x`; `waypost env ls` lists them\n",
-        ),
-        (
-            vec!["env", "diff", "env-x"],
-            "[1]\n--\nerror: there is no environment `env-x`; `waypost env ls` lists them\n",
-        ),
-        (
-            vec!["env", "create", "--provider", "moon"],
-            "[1]\n--\nerror: provider `moon` could not create environment `<environment>`: plugin `moon` is not loaded; \
-             loaded are: loop, replay, sandbox\n",
-        ),
-        (
-            vec!["run", "go", "--thread", "moon"],
-            "[1]\n--\nerror: there is no thread `moon`; a run without one starts its own\n",
-        ),
-        (
-            vec!["run", "go", "--settings", "{"],
-            "[2]\n--\nerror: --settings is not JSON: EOF while parsing an object at line 1 column 1\n",
-        ),
-        (
-            vec!["-C", "/nonexistent", "env", "ls"],
-            "[1]\n--\nerror: the project folder /nonexistent cannot be opened: No such file or directory (os error 2)\n",
-        ),
-        (
-            vec!["serve", "--listen", "0.0.0.0:0"],
-            "[1]\n--\nerror: `0.0.0.0:0` can be reached from other machines, and this version does not encrypt: listen on a \
-             loopback address\n",
-        ),
-        (
-            vec!["serve", "--listen", "nonsense"],
-            "[1]\n--\nerror: cannot listen on `nonsense`; choose another with --listen or `[hub] listen`: invalid socket \
-             address\n",
-        ),
-    ] {
-        assert_eq!(shown(project.root(), &arguments).await, text, "{arguments:?}");
-    }
-    for wrong in [
-        vec!["frobnicate"],
-        vec!["run"],
-        vec!["completions", "tcsh"],
-        vec!["env", "create", "--label", "x"],
-        vec![],
-    ] {
-        assert_eq!(run(project.root(), &wrong).await.code, 2, "{wrong:?}");
-    }
-}
-
-async fn hostile_paths_get_one_clear_error() {
-    use std::os::unix::fs::symlink;
-    let project = empty().file("folder/a.txt", "a");
-    let root = project.root();
-    symlink("/etc/passwd", root.join("out")).unwrap();
-    symlink("/dev", root.join("dev")).unwrap();
-    symlink("loop", root.join("loop")).unwrap();
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(root.join("pipe"))
-            .status()
-            .unwrap()
-            .success()
-    );
-    for (path, text) in [
-        ("../x", "denied: `../x` is outside the workspace"),
-        ("folder/../../x", "denied: `folder/../../x` is outside the workspace"),
-        ("/etc/passwd", "denied: `/etc/passwd` is outside the workspace"),
-        (
-            "a\u{0}b",
-            "invalid: `a\\0b` contains a control character; a path cannot",
-        ),
-        (
-            "\u{1b}[31mred",
-            "invalid: `\\u{1b}[31mred` contains a control character; a path cannot",
-        ),
-        ("out", "denied: `out` is outside the workspace"),
-        ("dev/zero", "denied: `dev/zero` is outside the workspace"),
-        ("/dev/zero", "denied: `/dev/zero` is outside the workspace"),
-        ("pipe", "invalid: `pipe` is not a regular file"),
-        ("loop", "invalid: `loop` goes through more than 40 links"),
-        (
-            ".waypost/log.db",
-            "denied: `.waypost/log.db` belongs to the hub and is not open to calls",
-        ),
-        (
-            "",
-            "invalid: the workspace itself cannot be meant here; name something inside it",
-        ),
-        (
-            "folder/a.txt/x",
-            "invalid: `folder/a.txt/x` goes through `folder/a.txt`, which is not a folder",
-        ),
-        ("no.txt", "not-found: `no.txt` does not exist"),
-    ] {
-        let message = json!({ "path": path }).to_string();
-        let read = shown(root, &["call", "fsEvent:readFile", &message]).await;
-        assert_eq!(read, format!("[1]\n--\nerror: {text}\n"), "{path:?}");
-    }
-}
-
-async fn terminal_escapes_never_reach_the_output() {
-    let evil = format!("{ESCAPE}]0;owned\u{7}{ESCAPE}[2J\u{202e}done\r");
-    let turns = [
-        call("run_command", json!({ "command": "printf '\\033[31mred'" })),
-        say(&evil),
-    ];
-    let endpoint = Endpoint::start(turns.into_iter().chain([Turn::Status(400, evil.clone())])).await;
-    let project = Project::new()
-        .toml(&endpoint.config())
-        .file(&format!("a{ESCAPE}b.txt"), &evil)
-        .written();
-    let root = project.root();
-    let mut seen = vec![run(root, &["run", &evil]).await, run(root, &["run", "go"]).await];
-    for arguments in [
-        vec!["run", "--list"],
-        vec!["event", "ls"],
-        vec!["call", "executeCommand", r#"{"command":"printf '\\033[31mred'"}"#],
-        vec!["call", "fsEvent:listDirectory", r#"{"path":"."}"#],
-        vec!["call", &evil],
-        vec!["env", "show", &evil],
-        vec!["env", "create", "--provider", &evil],
-        vec!["env", "ls"],
-        vec!["plugin", "logs", &evil],
-        vec!["run", "go", "--thread", &evil],
-        vec!["run", "go", "--agent", &evil],
-        vec!["route", "explain", &evil],
-    ] {
-        seen.push(run(root, &arguments).await);
-    }
-    let json = run(root, &["event", "ls", "--json"]).await;
-    assert!(!json.out.contains(ESCAPE), "JSON escapes it");
-    for ended in seen {
-        let acts = |c: char| c.is_control() && c != '\n' && c != '\t' || c == '\u{202e}';
-        assert!(!ended.out.contains(acts) && !ended.err.contains(acts), "{ended:?}");
-    }
 }
 
 async fn the_doctor_says_what_is_missing() {

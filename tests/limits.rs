@@ -46,10 +46,35 @@ async fn each_limit_ends_the_call_with_its_name() {
     let table = Text::handler()
         .items("(table $table 1 funcref)")
         .body("(if (i32.eq (table.grow $table (ref.null func) (i32.const 20000)) (i32.const -1)) (then unreachable))");
+    // It asks for alarms and keeps all of them.
+    let waiter = Text::handler()
+        .imports(
+            r#"(import "wasi:io/poll@0.2.0" (instance $poll (export "pollable" (type (sub resource)))))
+            (alias export $poll "pollable" (type $pollable))
+            (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+                (alias outer 1 $pollable (type $outer))
+                (export "pollable" (type $alarm (eq $outer)))
+                (export "subscribe-duration" (func (param "when" u64) (result (own $alarm))))))
+            (core func $subscribe (canon lower (func $clock "subscribe-duration")))
+            (core instance $host (export "subscribe" (func $subscribe)))"#,
+        )
+        .host(r#"(import "host" "subscribe" (func $subscribe (param i64) (result i32)))"#)
+        .body("(loop $again (drop (call $subscribe (i64.const 1000000000))) (br $again))");
+    // It makes things of its own and keeps all of them.
+    let maker = Text::handler()
+        .imports(
+            r#"(type $thing (resource (rep i32)))
+            (core func $make (canon resource.new $thing))
+            (core instance $host (export "make" (func $make)))"#,
+        )
+        .host(r#"(import "host" "make" (func $make (param i32) (result i32)))"#)
+        .body("(loop $again (drop (call $make (i32.const 1))) (br $again))");
     let open = Project::new()
+        .plugin(&Plugin::made_of("maker", maker.bytes()))
         .plugin(&Plugin::of("hungry"))
         .plugin(&Plugin::made_of("table", table.bytes()))
         .plugin(&Plugin::of("hoarder").grants("gateway = [\"*\"]"))
+        .plugin(&Plugin::made_of("waiter", waiter.bytes()))
         .plugin(&Plugin::of("talker"))
         .plugin(&Plugin::of("bulky"))
         .open()
@@ -81,9 +106,14 @@ async fn each_limit_ends_the_call_with_its_name() {
             "plugin `bulky` answered with 4194305 bytes, the limit is 4194304: `reply` of [limits.plugin]",
         ),
         (
-            "bulky",
-            json!((16 << 20) + 1),
-            "plugin `bulky` handed over more than 16777216 bytes at once, its limit `host-call`: raise it in [limits.plugin]",
+            "maker",
+            json!(null),
+            "plugin `maker` holds 1024 handles, the limit `handles` of [limits.plugin]; drop some first",
+        ),
+        (
+            "waiter",
+            json!(null),
+            "plugin `waiter` holds 1024 handles, the limit `handles` of [limits.plugin]; drop some first",
         ),
     ] {
         assert_eq!(open.error(call, message).await, format!("limit: {error}"));

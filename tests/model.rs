@@ -84,7 +84,29 @@ async fn each_way_an_endpoint_fails_is_one_clear_error_and_another_run_completes
         open.reply("fsEvent:listDirectory", json!({ "path": "." })).await;
         errors.push(error);
     }
-    assert_eq!(errors, [""; 0]);
+    let endpoint = "the endpoint 127.0.0.1:<port>";
+    let silent =
+        format!("timeout: {endpoint} sent nothing for 200ms and was given up; the limit is `[inference] idle`");
+    let none = |why: &str| format!("unavailable: {endpoint} gave no answer: {why}; try again later");
+    let early = none("its connection broke (unexpected EOF during chunk size line)");
+    let expected = [
+        silent.clone(),
+        silent,
+        format!("unavailable: {endpoint} answered 500: out of order"),
+        format!("denied: {endpoint} answered 401: it wants a key; set OPENAI_API_KEY: who are you?"),
+        format!("limit: {endpoint} answered 429, too many requests; try again later"),
+        format!(
+            "not-found: {endpoint} answered 404 for `/v1/chat/completions` and model `gpt-4o-mini`; check `[inference] \
+             base-url` and the model"
+        ),
+        none("a part of its answer is not JSON (expected value at line 1 column 1)"),
+        none("its answer has no choice"),
+        none("a part of its answer is not JSON (key must be a string at line 1 column 2)"),
+        none("it reported an error: overloaded"),
+        early.clone(),
+        early,
+    ];
+    assert_eq!(errors, expected);
 }
 
 async fn an_endpoint_that_is_not_there_and_one_that_is_not_configured_are_named() {
@@ -113,14 +135,21 @@ async fn an_inference_that_brought_nothing_is_asked_once_more() {
     assert_eq!(run(&open, "go", "any").await.answer.as_deref(), Some("now"));
     let asked = endpoint.asked();
     assert_eq!((asked.len(), &asked[0].body), (2, &asked[1].body));
+    // An agent that waits for the end alone has seen nothing of an answer that broke off.
+    let endpoint = Endpoint::start([Turn::Break("Let".to_owned()), say("now")]).await;
+    let open = Project::new().toml(&endpoint.config()).open().await;
+    assert_eq!(run(&open, "go", "any").await.answer.as_deref(), Some("now"));
     // What was delivered is not asked for again.
     let endpoint = Endpoint::start([Turn::Break("Let".to_owned()), say("never")]).await;
     let open = Project::new().toml(&endpoint.config()).open().await;
-    let (_, reply) = tokio::join!(
-        endpoint.asked_times(1),
-        open.call("inference", json!({ "prompt": "go" }))
-    );
-    assert!(reply.result.is_err());
+    let (sink, mut chunks) = Sink::channel();
+    let call = open.prepared("inference", json!({ "prompt": "go" })).await;
+    let (reply, chunk) = tokio::join!(open.hub.dispatcher.dispatch(call, sink), chunks.recv());
+    assert_eq!(chunk.unwrap().as_str(), r#"{"content":"Let"}"#);
+    let error = process::normal(open.root(), &reply.result.unwrap_err().to_string());
+    let text = "other: the answer broke off after 3 characters: 127.0.0.1:<port> failed: its connection broke \
+                (unexpected EOF during chunk size line)";
+    assert_eq!((error.as_str(), endpoint.asked().len()), (text, 1));
 }
 
 async fn what_was_recorded_is_replayed_without_an_endpoint() {

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use waypost::call::Sink;
+use waypost::capabilities::chat::Answer;
 use waypost::error::ErrorKind;
 
 use crate::harness::{Open, Plugin, Project};
@@ -17,7 +18,8 @@ listed![
     plugins_that_call_each_other_all_end,
     calls_are_nested_only_so_deep,
     nested_calls_have_places_of_their_own_and_never_wait,
-    a_nested_call_ends_with_its_caller_s_time,
+    nested_calls_into_a_plugin_have_places_of_their_own,
+    a_nested_call_ends_with_its_callers_time,
     chunks_of_a_nested_call_come_one_by_one,
     dropping_a_nested_call_cancels_it,
     cancelling_reaches_nested_calls_and_child_processes,
@@ -138,7 +140,33 @@ async fn nested_calls_have_places_of_their_own_and_never_wait() {
     assert_eq!(open.reply("caller", echo).await["reply"]["text"], "x");
 }
 
-async fn a_nested_call_ends_with_its_caller_s_time() {
+async fn nested_calls_into_a_plugin_have_places_of_their_own() {
+    let open = Project::new()
+        .plugin(&caller("outer"))
+        .plugin(&caller("inner").limits("concurrency = 1"))
+        .open()
+        .await;
+    let ask = || chain(&[], "waitforReply", json!({ "message": "?" }));
+    let direct = open.begin("inner", ask()).await;
+    open.questions(1).await;
+    let nested = open
+        .begin("outer", chain(&["inner"], "waitforReply", json!({ "message": "?" })))
+        .await;
+    open.questions(2).await;
+    let error = "limit: plugin `inner` is busy: 1 nested calls run, the limit `concurrency` of [limits.plugin]";
+    assert_eq!(
+        open.reply("outer", json!({ "call": "inner", "message": ask() })).await,
+        json!({ "error": error })
+    );
+    for _ in 0..2 {
+        let question = open.some_question().await;
+        open.hub.desk.answer(question.id, Answer::plain("go on")).unwrap();
+    }
+    assert!(direct.await.unwrap().result.is_ok());
+    assert!(nested.await.unwrap().result.is_ok());
+}
+
+async fn a_nested_call_ends_with_its_callers_time() {
     let open = Project::new()
         .plugin(&caller("caller").limits("timeout = \"50ms\""))
         .open()

@@ -144,7 +144,7 @@ async fn what_is_wrong_with_a_request_is_told() {
             "/runs",
             json!({ "prompt": "go", "x": 1 }),
             400,
-            "the body does not fit: unknown field `x`, expected one of `prompt`, `thread`, `agent`, `environment`, `newEnvironment`, `settings` at line 1 column 19",
+            "the body does not fit: unknown field `x`, expected one of `prompt`, `thread`, `agent`, `environment`, `newEnvironment`, `settings` at line 1 column 18",
         ),
         (
             "POST",
@@ -195,7 +195,13 @@ async fn what_is_wrong_with_a_request_is_told() {
             400,
             "`x` is not the id of a question",
         ),
-        ("GET", "/blobs/x", Value::Null, 400, ""),
+        (
+            "GET",
+            "/blobs/x",
+            Value::Null,
+            404,
+            "this log keeps no payload `x`; digests read sha256:<hex>",
+        ),
     ] {
         let (got, answer) = hub.ask(method, path, &body).await;
         let error: Value = serde_json::from_str(&answer).unwrap_or_default();

@@ -481,14 +481,11 @@ impl Sink {
 
     /// Hands over one chunk, waiting for room. An error means that nobody reads any more: stop.
     pub async fn emit(&self, chunk: Json) -> Result<(), CallError> {
+        // What nobody wants to see is not delivered: a call that brought it can still be repeated.
+        let Some(chunks) = &self.chunks else { return Ok(()) };
         self.delivered.store(true, Ordering::Relaxed);
-        match &self.chunks {
-            None => Ok(()),
-            Some(chunks) => chunks
-                .send(chunk)
-                .await
-                .map_err(|_| CallError::new(ErrorKind::Cancelled, "the caller stopped reading the answer")),
-        }
+        let sent = chunks.send(chunk).await;
+        sent.map_err(|_| CallError::new(ErrorKind::Cancelled, "the caller stopped reading the answer"))
     }
 
     /// Whether any chunk was handed over.

@@ -3,6 +3,7 @@
 //! Every verb asks the HTTP API: of the hub that has the state directory when one is running, else of one that is opened in
 //! this process under its lock. Results go to standard output, what people alone need to standard error.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -132,6 +133,7 @@ fn log_to_standard_error(verbose: u8) {
     let filter = EnvFilter::try_from_env("WAYPOST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A second subscriber in one process means that somebody else already shows the log.
     drop(subscriber.try_init());

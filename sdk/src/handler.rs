@@ -56,7 +56,7 @@ impl Call {
 }
 
 /// A handler's function with its types put away, as the macro stores it.
-pub type Function = fn(&Call, &str) -> Result<String>;
+pub(crate) type Function = fn(&Call, &str) -> Result<String>;
 
 /// Reads the message, asks the function, writes the reply.
 pub fn typed<In: DeserializeOwned, Out: Serialize>(

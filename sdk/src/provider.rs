@@ -24,7 +24,7 @@ impl Place {
 }
 
 /// Reads the settings that a person or the operator wrote.
-pub fn settings<T: DeserializeOwned>(of: &str, text: &str) -> Result<T> {
+pub(crate) fn settings<T: DeserializeOwned>(of: &str, text: &str) -> Result<T> {
     serde_json::from_str(text)
         .map_err(|error| CallError::invalid(format!("the settings of the {of} do not fit: {error}")))
 }

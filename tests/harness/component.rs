@@ -5,6 +5,7 @@
 pub struct Text {
     imports: &'static str,
     memory: &'static str,
+    host: &'static str,
     items: &'static str,
     body: &'static str,
     export: &'static str,
@@ -16,6 +17,7 @@ impl Text {
         Self {
             imports: "",
             memory: "1",
+            host: "",
             items: "",
             body: "",
             export: "waypost:plugin/handler@0.1.0",
@@ -30,6 +32,11 @@ impl Text {
     /// With a memory of at least so many pages.
     pub fn memory(self, memory: &'static str) -> Self {
         Self { memory, ..self }
+    }
+
+    /// With this import of its core module from `host`, a core instance of that name.
+    pub fn host(self, host: &'static str) -> Self {
+        Self { host, ..self }
     }
 
     /// With these items in its core module.
@@ -52,10 +59,16 @@ impl Text {
         let Self {
             imports,
             memory,
+            host,
             items,
             body,
             export,
         } = self;
+        let with = if host.is_empty() {
+            ""
+        } else {
+            "(with \"host\" (instance $host))"
+        };
         // The reply stands at 16: no error, a text of four bytes at 64, no meta.
         let text = format!(
             r#"(component
@@ -75,6 +88,7 @@ impl Text {
                     (case "other" string)))
                 (export $error "call-error" (type $error'))
                 (core module $module
+                    {host}
                     (memory (export "memory") {memory})
                     (global $next (mut i32) (i32.const 4096))
                     (func (export "realloc") (param i32 i32 i32 i32) (result i32)
@@ -87,7 +101,7 @@ impl Text {
                     (func (export "handle") (param i32) (result i32)
                         {body}
                         i32.const 16))
-                (core instance $instance (instantiate $module))
+                (core instance $instance (instantiate $module {with}))
                 (alias core export $instance "memory" (core memory $memory))
                 (func $handle (param "call" $incoming) (result (result $reply (error $error)))
                     (canon lift (core func $instance "handle") (memory $memory) (realloc (core func $instance "realloc"))))

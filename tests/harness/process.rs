@@ -69,6 +69,11 @@ pub async fn run_with(project: &Path, variables: &[(&str, &str)], arguments: &[&
     }
 }
 
+/// Runs a verb to its end: exit code, output and errors.
+pub async fn shown(project: &Path, arguments: &[&str]) -> String {
+    run(project, arguments).await.shown(project)
+}
+
 fn code(status: ExitStatus) -> i32 {
     status
         .code()

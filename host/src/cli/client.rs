@@ -172,6 +172,19 @@ impl Client {
     }
 }
 
+/// What a person wrote, as one part of a path, whatever is in it.
+pub(super) fn part(written: &str) -> String {
+    let mut part = String::with_capacity(written.len());
+    for byte in written.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' {
+            part.push(byte.into());
+        } else {
+            part.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    part
+}
+
 fn broke_off(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Unavailable, "the hub's answer broke off").because(error)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, part};
 use super::{Context, output};
 use crate::error::Result;
 use crate::text::{visible, visible_lines};
@@ -82,16 +82,18 @@ impl Env {
                 }
             }
             Self::Show(One { id }) => {
-                let mut shown: Value = client.get(&format!("/environments/{id}")).await?;
+                let mut shown: Value = client.get(&format!("/environments/{}", part(&id))).await?;
                 // One that is not there has no health; the record is worth showing all the same.
-                let health = client.get::<Value>(&format!("/environments/{id}/health")).await;
+                let health = client
+                    .get::<Value>(&format!("/environments/{}/health", part(&id)))
+                    .await;
                 if let (Some(shown), Ok(health)) = (shown.as_object_mut(), health) {
                     shown.insert("health".to_owned(), health);
                 }
                 output::json(&shown)?;
             }
             Self::Diff(One { id }) => {
-                let changes: Vec<Value> = client.get(&format!("/environments/{id}/diff")).await?;
+                let changes: Vec<Value> = client.get(&format!("/environments/{}/diff", part(&id))).await?;
                 if json {
                     output::json(&changes)?
                 } else {
@@ -102,7 +104,7 @@ impl Env {
                 one: One { id },
                 partial,
             } => {
-                let path = format!("/environments/{id}/merge?partial={partial}");
+                let path = format!("/environments/{}/merge?partial={partial}", part(&id));
                 let report: Value = client.post(&path, &Value::Null).await?;
                 let conflicts = report
                     .get("conflicts")
@@ -120,7 +122,7 @@ impl Env {
                 });
             }
             Self::Rm(One { id }) => {
-                let removed: Value = client.delete(&format!("/environments/{id}")).await?;
+                let removed: Value = client.delete(&format!("/environments/{}", part(&id))).await?;
                 if json {
                     output::json(&removed)?
                 } else {

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use futures::StreamExt;
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Client, part};
 use super::timeline::Timeline;
 use super::{Context, output, told_to_stop};
 use crate::error::Result;
@@ -59,7 +59,7 @@ impl Event {
                 limit,
                 after,
             } => {
-                format!("/runs/{run}/events?limit={limit}&after={}", after.unwrap_or(0))
+                format!("/runs/{}/events?limit={limit}&after={}", part(&run), after.unwrap_or(0))
             }
             Self::Ls {
                 run: None,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Client, part};
 use super::{Context, output};
 use crate::error::Result;
 use crate::text::visible;
@@ -41,7 +41,9 @@ impl Plugin {
                 if json { output::json(&list)? } else { table(&list)? }
             }
             Self::Reload { id } => {
-                let reloaded: Value = client.post(&format!("/plugins/{id}/reload"), &Value::Null).await?;
+                let reloaded: Value = client
+                    .post(&format!("/plugins/{}/reload", part(&id)), &Value::Null)
+                    .await?;
                 if json {
                     output::json(&reloaded)?
                 } else {
@@ -49,7 +51,7 @@ impl Plugin {
                 }
             }
             Self::Logs { id } => {
-                let lines: Vec<Value> = client.get(&format!("/plugins/{id}/logs")).await?;
+                let lines: Vec<Value> = client.get(&format!("/plugins/{}/logs", part(&id))).await?;
                 if json {
                     return output::json(&lines).map(|()| ExitCode::SUCCESS);
                 }

@@ -119,7 +119,18 @@ fn not_a_component(name: &str, bytes: &[u8], error: &wasmtime::Error) -> Error {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
             "is a core WebAssembly module, not a component; build it with `--target wasm32-wasip2`".to_owned()
         }
-        [0, b'a', b's', b'm', ..] => format!("is not a component that this engine accepts: {error:#}"),
+        [0, b'a', b's', b'm', ..] => {
+            let reason = format!("{error:#}");
+            // The engine says it in words alone, and without the name that the limit has here.
+            let remedy = if reason.contains("minimum byte size") {
+                "; it starts beyond its limit `memory`: raise it in [limits.plugin]"
+            } else if reason.contains("minimum element size") {
+                "; it starts beyond its limit `table-elements`: raise it in [limits.plugin]"
+            } else {
+                ""
+            };
+            format!("is not a component that this engine accepts: {reason}{remedy}")
+        }
         _ => "is not WebAssembly; give the `.wasm` file that the build made".to_owned(),
     };
     Error::new(ErrorKind::Invalid, format!("plugin `{name}` {what}")).blame(Blame::Plugin)

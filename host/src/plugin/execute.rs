@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 
 use super::Loaded;
@@ -157,12 +158,16 @@ fn fault(plugin: &Loaded, call: &Call, store: &Store<CallState>, error: &wasmtim
         let message = "no place for another sandbox: lower the concurrency of plugins or raise `calls` in [limits]";
         return CallError::new(ErrorKind::Limit, message);
     }
-    // The engine has no type for this one.
-    if error
-        .root_cause()
-        .to_string()
-        .ends_with("fuel allocated for hostcalls has been exhausted")
-    {
+    // For two of its limits the engine has no type.
+    let reason = error.root_cause().to_string();
+    let full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
+    if full || reason.ends_with("store handle limit exceeded") {
+        let most = plugin.facts.limits.handles;
+        let message =
+            format!("plugin `{id}` holds {most} handles, the limit `handles` of [limits.plugin]; drop some first");
+        return CallError::new(ErrorKind::Limit, message).blame(Blame::Plugin);
+    }
+    if reason.ends_with("fuel allocated for hostcalls has been exhausted") {
         let most = plugin.facts.limits.host_call;
         let message = format!(
             "plugin `{id}` handed over more than {most} bytes at once, its limit `host-call`: raise it in [limits.plugin]"
@@ -175,7 +180,7 @@ fn fault(plugin: &Loaded, call: &Call, store: &Store<CallState>, error: &wasmtim
         let message = format!("plugin `{id}` trapped: {trap}; `waypost plugin logs {id}` shows what it said");
         return CallError::new(ErrorKind::Trapped, message);
     }
-    let message = format!("plugin `{id}` was stopped: {:#}", error.root_cause());
+    let message = format!("plugin `{id}` was stopped: {reason}");
     CallError::new(ErrorKind::Trapped, message)
 }
 

@@ -50,6 +50,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
     Router::new()
         .route("/api/v1/health", get(health))
         .nest("/api/v1/projects/{project}", project)
+        .fallback(nothing_here)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&hub), known_project))
         .layer(DefaultBodyLimit::max(most))
         .with_state(hub)
@@ -123,6 +124,11 @@ fn value<T: Serialize>(value: T) -> Answered {
     serde_json::to_value(value)
         .map(Answer)
         .map_err(|error| CallError::new(ErrorKind::Internal, format!("cannot write JSON: {error}")).into())
+}
+
+async fn nothing_here(uri: axum::http::Uri) -> Failed {
+    let message = format!("there is nothing at `{}`", uri.path());
+    CallError::new(ErrorKind::NotFound, message).into()
 }
 
 async fn health(State(hub): State<Arc<Hub>>) -> Answered {

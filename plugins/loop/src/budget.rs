@@ -3,7 +3,7 @@
 use waypost_sdk::{CallError, Result};
 
 /// What a run has used of what it may use.
-pub struct Budget {
+pub(crate) struct Budget {
     steps: u32,
     max_steps: u32,
     tokens: u64,
@@ -12,7 +12,7 @@ pub struct Budget {
 
 impl Budget {
     /// Nothing used yet.
-    pub fn new(max_steps: u32, max_tokens: u64) -> Self {
+    pub(crate) fn new(max_steps: u32, max_tokens: u64) -> Self {
         Self {
             steps: 0,
             max_steps,
@@ -22,7 +22,7 @@ impl Budget {
     }
 
     /// Takes one step, or says which budget is used up.
-    pub fn step(&mut self) -> Result<()> {
+    pub(crate) fn step(&mut self) -> Result<()> {
         let (what, used, key) = if self.steps >= self.max_steps {
             ("inference calls", u64::from(self.max_steps), "steps")
         } else if self.tokens >= self.max_tokens {
@@ -38,17 +38,17 @@ impl Budget {
     }
 
     /// The number of the current step, from 1.
-    pub fn steps(&self) -> u32 {
+    pub(crate) fn steps(&self) -> u32 {
         self.steps
     }
 
     /// Counts the tokens of one exchange.
-    pub fn used(&mut self, tokens: u64) {
+    pub(crate) fn used(&mut self, tokens: u64) {
         self.tokens = self.tokens.saturating_add(tokens);
     }
 }
 
 /// The tokens of an exchange whose endpoint did not count them: one for each 4 bytes sent and received.
-pub fn estimate(bytes: usize) -> u64 {
+pub(crate) fn estimate(bytes: usize) -> u64 {
     u64::try_from(bytes.div_ceil(4)).unwrap_or(u64::MAX)
 }

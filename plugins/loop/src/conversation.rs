@@ -9,10 +9,10 @@ use crate::settings::Settings;
 use crate::tools::{self, Tool};
 
 /// The longest tool result that the model is shown, in bytes; the middle of a longer one is left out.
-pub const RESULT_BYTES: usize = 32 << 10;
+pub(crate) const RESULT_BYTES: usize = 32 << 10;
 
 /// The most tool calls of one answer that are made.
-pub const CALLS_PER_ANSWER: usize = 32;
+pub(crate) const CALLS_PER_ANSWER: usize = 32;
 
 /// How often in a row the model is asked again when its answer is empty.
 const EMPTY_ANSWERS: u32 = 1;
@@ -33,7 +33,7 @@ const EMPTY: &str = "Your answer was empty. Go on with the task, or say what cam
 const UNANSWERED: &str = "(This ended without an answer.)";
 
 /// What the conversation needs of the hub.
-pub trait Hub {
+pub(crate) trait Hub {
     /// Makes a capability call and waits for its end.
     fn call(&mut self, name: &str, message: &Value) -> Result<Value>;
 
@@ -42,7 +42,7 @@ pub trait Hub {
 }
 
 /// One run's conversation.
-pub struct Conversation<'a, H> {
+pub(crate) struct Conversation<'a, H> {
     hub: &'a mut H,
     tools: Vec<Tool>,
     offers: Vec<Value>,
@@ -53,7 +53,7 @@ pub struct Conversation<'a, H> {
 
 impl<'a, H: Hub> Conversation<'a, H> {
     /// A conversation that has said nothing yet. Fails with `invalid` for settings that cannot work.
-    pub fn new(hub: &'a mut H, task: &Task, settings: Settings) -> Result<Self> {
+    pub(crate) fn new(hub: &'a mut H, task: &Task, settings: Settings) -> Result<Self> {
         let tools = tools::table(&settings)?;
         let offers = tools.iter().map(Tool::offer).collect();
         let mut system = SYSTEM.to_owned();
@@ -90,7 +90,7 @@ impl<'a, H: Hub> Conversation<'a, H> {
     }
 
     /// Goes on until the model answers without asking for a tool, and returns that answer.
-    pub fn work(mut self) -> Result<String> {
+    pub(crate) fn work(mut self) -> Result<String> {
         let mut answer = String::new();
         let mut empty = 0;
         loop {

@@ -7,7 +7,7 @@ use waypost_sdk::{CallError, Result};
 /// One message of the conversation.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "role", rename_all = "lowercase")]
-pub enum Message {
+pub(crate) enum Message {
     /// What the agent is told before all else.
     System { content: String },
     /// What the person wrote.
@@ -25,7 +25,7 @@ pub enum Message {
 
 /// A tool call as it goes back to the model.
 #[derive(Clone, Debug, Serialize)]
-pub struct ToolCall {
+pub(crate) struct ToolCall {
     pub id: String,
     #[serde(rename = "type")]
     pub kind: &'static str,
@@ -37,14 +37,14 @@ pub struct ToolCall {
 
 /// The name and the arguments of a tool call; these are always the text of one JSON object.
 #[derive(Clone, Debug, Serialize)]
-pub struct Function {
+pub(crate) struct Function {
     pub name: String,
     pub arguments: String,
 }
 
 /// What the model answered.
 #[derive(Debug, Default, Deserialize)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub content: Option<String>,
     pub finish_reason: Option<String>,
     pub tool_calls: Option<Vec<Asked>>,
@@ -54,7 +54,7 @@ pub struct Reply {
 
 /// A tool call as the model asks for it; nothing about it can be relied on.
 #[derive(Debug, Deserialize)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub id: Option<String>,
     /// Always `function`; taken out of `more`.
     #[serde(rename = "type")]
@@ -69,7 +69,7 @@ pub struct Asked {
 /// The arguments are a JSON text, as they should be, or the value itself, as some endpoints have it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct AskedFunction {
+pub(crate) struct AskedFunction {
     pub name: String,
     pub arguments: Value,
 }
@@ -77,7 +77,7 @@ pub struct AskedFunction {
 /// What the endpoint counted.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Usage {
+pub(crate) struct Usage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     total_tokens: Option<u64>,
@@ -85,7 +85,7 @@ pub struct Usage {
 
 impl Usage {
     /// Prompt and completion together; none when the endpoint did not count.
-    pub fn total(&self) -> Option<u64> {
+    pub(crate) fn total(&self) -> Option<u64> {
         self.total_tokens
             .or_else(|| Some(self.prompt_tokens?.saturating_add(self.completion_tokens?)))
     }
@@ -93,7 +93,7 @@ impl Usage {
 
 impl Reply {
     /// Reads a reply. A handler that fills in `completion` alone, the endpoint's own reply, is understood too.
-    pub fn read(reply: Value) -> Result<Self> {
+    pub(crate) fn read(reply: Value) -> Result<Self> {
         let misfit = |error| CallError::invalid(format!("the reply to inference does not fit: {error}"));
         let mut reply: Self = serde_json::from_value(reply).map_err(misfit)?;
         if reply.content.is_none()

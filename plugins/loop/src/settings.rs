@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// The settings of one run; all may be left out, unknown ones are errors.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Tools beside the bundled ones.
     pub tools: Vec<ExtraTool>,
     /// Text that is added to the system prompt.
@@ -20,7 +20,7 @@ pub struct Settings {
 /// A tool that is a capability call: the model's arguments are its message, the reply as JSON is its result.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ExtraTool {
+pub(crate) struct ExtraTool {
     /// Its name for the model.
     pub name: String,
     /// What it does, for the model.

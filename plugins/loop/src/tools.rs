@@ -144,7 +144,7 @@ const BUNDLED: &[Bundled] = &[
 
 /// A tool of this run.
 #[derive(Debug)]
-pub struct Tool {
+pub(crate) struct Tool {
     pub name: String,
     description: String,
     schema: Value,
@@ -156,7 +156,7 @@ pub struct Tool {
 }
 
 /// The tools of a run: the bundled ones that are not disabled, then those of the settings, in their order.
-pub fn table(settings: &Settings) -> Result<Vec<Tool>> {
+pub(crate) fn table(settings: &Settings) -> Result<Vec<Tool>> {
     for name in &settings.disable {
         if !BUNDLED.iter().any(|tool| tool.name == name) {
             let known: Vec<&str> = BUNDLED.iter().map(|tool| tool.name).collect();
@@ -237,7 +237,7 @@ impl Tool {
     }
 
     /// How it is offered to the model.
-    pub fn offer(&self) -> Value {
+    pub(crate) fn offer(&self) -> Value {
         let function = json!({ "name": self.name, "description": self.description, "parameters": self.schema });
         json!({ "type": "function", "function": function })
     }
@@ -245,7 +245,7 @@ impl Tool {
     /// The canonical message that the model's arguments stand for; an error is for the model.
     ///
     /// Fields that a bundled tool does not have are dropped: models make them up, and they do no harm.
-    pub fn message(&self, arguments: &Map<String, Value>) -> Result<Value, String> {
+    pub(crate) fn message(&self, arguments: &Map<String, Value>) -> Result<Value, String> {
         let Some(fields) = self.fields else {
             return Ok(Value::Object(arguments.clone()));
         };
@@ -267,7 +267,7 @@ impl Tool {
     }
 
     /// What the model sees of the reply.
-    pub fn result(&self, reply: &Value) -> String {
+    pub(crate) fn result(&self, reply: &Value) -> String {
         let shown = match self.shown {
             Shown::Done => return "done".to_owned(),
             Shown::Field(field) => reply.get(field).unwrap_or(reply),
@@ -278,7 +278,7 @@ impl Tool {
 }
 
 /// The names, for the model that asked for one that does not exist.
-pub fn names(tools: &[Tool]) -> String {
+pub(crate) fn names(tools: &[Tool]) -> String {
     let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
     names.join(", ")
 }

@@ -11,7 +11,6 @@ enum End {
     Panic,
     Unreachable,
     Overflow,
-    Garbage,
 }
 
 fn end(_: &Call, end: End) -> Result<()> {
@@ -25,7 +24,6 @@ fn end(_: &Call, end: End) -> Result<()> {
             std::hint::black_box(deeper(1));
             Ok(())
         }
-        End::Garbage => Err(CallError::other("\u{1b}[2J\u{202e}")),
     }
 }
 
