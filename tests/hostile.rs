@@ -84,26 +84,26 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "nothing inside",
             b"\0asm\x0d\0\x01\0".to_vec(),
-            "invalid: plugin `echo` is a handler by its manifest, but does not export `waypost:plugin/handler@0.1.0`; it exports \
+            "invalid: plugin `echo` has the role handler by its manifest, but does not export `waypost:plugin/handler@0.1.0`; it exports \
              nothing: set `role` to what it is, or build it with that world",
         ),
         (
             "another role",
             guests::bytes("watcher"),
-            "invalid: plugin `echo` is a handler by its manifest, but does not export `waypost:plugin/handler@0.1.0`; it exports \
+            "invalid: plugin `echo` has the role handler by its manifest, but does not export `waypost:plugin/handler@0.1.0`; it exports \
              `waypost:plugin/observer@0.1.0`: set `role` to what it is, or build it with that world",
         ),
         (
             "another version",
             Text::handler().export("waypost:plugin/handler@0.2.0").bytes(),
-            "invalid: plugin `echo` is a handler by its manifest, but does not export \
+            "invalid: plugin `echo` has the role handler by its manifest, but does not export \
              `waypost:plugin/handler@0.1.0`; it exports `incoming`, `reply`, `call-error`, \
              `waypost:plugin/handler@0.2.0`: set `role` to what it is, or build it with that world",
         ),
         (
             "another contract",
             Text::handler().export("waypost:plugin/agent@0.1.0").bytes(),
-            "invalid: plugin `echo` is a handler by its manifest, but does not export \
+            "invalid: plugin `echo` has the role handler by its manifest, but does not export \
              `waypost:plugin/handler@0.1.0`; it exports `incoming`, `reply`, `call-error`, \
              `waypost:plugin/agent@0.1.0`: set `role` to what it is, or build it with that world",
         ),
@@ -234,7 +234,7 @@ async fn each_hostile_manifest_is_one_error_and_changes_nothing() {
             good.replace("handler", "agent")
                 .replace("serves = [\"echo\"]", "")
                 .into_bytes(),
-            "invalid: plugin `echo` is a agent by its manifest, but does not export `waypost:plugin/agent@0.1.0`; it exports \
+            "invalid: plugin `echo` has the role agent by its manifest, but does not export `waypost:plugin/agent@0.1.0`; it exports \
              `waypost:plugin/handler@0.1.0`: set `role` to what it is, or build it with that world",
         ),
         (

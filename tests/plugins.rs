@@ -9,7 +9,7 @@ use waypost::call::Sink;
 use waypost::plugin::Role;
 
 use crate::harness::component::Text;
-use crate::harness::{Open, Plugin, Project};
+use crate::harness::{Open, Plugin, Project, guests};
 use crate::listed;
 
 listed![
@@ -27,6 +27,7 @@ listed![
     a_reload_changes_new_calls_alone,
     a_broken_file_keeps_what_was_loaded,
     a_worker_wall_is_refused,
+    an_id_is_not_taken_over,
     compiled_code_is_kept_and_not_trusted_blindly,
     an_observer_can_be_loaded,
 ];
@@ -346,6 +347,14 @@ async fn a_worker_wall_is_refused() {
         refused(&Plugin::of("echo").wall("worker")).await,
         "unavailable: plugin `echo` (<project>/plugins/echo.wasm) asks for a worker process, which this version does not have; \
          read what it is, then set `wall = \"in-process\"` in its [[plugin]] entry of waypost.toml"
+    );
+}
+
+async fn an_id_is_not_taken_over() {
+    let echo = guests::bytes("echo");
+    assert_eq!(
+        refused(&Plugin::made_of("replay", echo)).await,
+        "denied: the id `replay` belongs to a plugin of this binary; give the other plugin an id of its own in its manifest"
     );
 }
 

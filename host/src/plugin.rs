@@ -54,6 +54,21 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// Refuses a plugin that comes from elsewhere than the loaded one with its id: a name is not taken over silently.
+    fn must_be(&self, new: &Self, id: &str) -> Result<()> {
+        let whose = match (self, new) {
+            (Self::Installed { path: old, .. }, Self::Installed { path: new, .. }) if old == new => return Ok(()),
+            (Self::Bundled, Self::Bundled) => return Ok(()),
+            (Self::Bundled, _) => "a plugin of this binary".to_owned(),
+            (Self::Installed { path, .. }, _) => path.display().to_string(),
+        };
+        let message =
+            format!("the id `{id}` belongs to {whose}; give the other plugin an id of its own in its manifest");
+        Err(Error::new(ErrorKind::Denied, message).blame(Blame::Operator))
+    }
+}
+
 /// A plugin that is ready to be called.
 pub struct Loaded {
     /// What it says of itself.
@@ -143,6 +158,9 @@ impl Plugins {
         let loaded = Arc::new(self.make(source)?);
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = BTreeMap::clone(&self.loaded.load());
+        if let Some(old) = all.get(&loaded.facts.id) {
+            old.origin.must_be(&loaded.origin, &loaded.facts.id)?;
+        }
         all.insert(Arc::clone(&loaded.facts.id), Arc::clone(&loaded));
         self.loaded.store(Arc::new(all));
         Ok(loaded)

@@ -19,12 +19,13 @@ use crate::text::{shortened, visible_lines};
 #[command(after_help = "Examples:
   waypost run \"Write a README for this folder\"
   waypost run --thread thread-0192f3c1a2b3 \"Now shorten it\"
+  waypost run - < task.md
   waypost run --json \"List the open TODOs\" | jq .kind
   waypost run --list
 
 Exit code: 0 completed, 1 failed, 2 not accepted, 130 cancelled.")]
 pub(super) struct Run {
-    /// What the agent shall do.
+    /// What the agent shall do; `-` reads it from standard input.
     #[arg(required_unless_present = "list")]
     prompt: Option<String>,
 
@@ -74,7 +75,7 @@ impl Run {
             ),
         };
         let body = json!({
-            "prompt": self.prompt.unwrap_or_default(),
+            "prompt": prompt(self.prompt.unwrap_or_default())?,
             "thread": self.thread,
             "agent": self.agent,
             "environment": self.environment,
@@ -85,6 +86,15 @@ impl Run {
         let end = follow(client, &run, context.json).await?;
         Ok(code(&end))
     }
+}
+
+/// The prompt as it was written, or what standard input holds.
+fn prompt(written: String) -> Result<String> {
+    if written != "-" {
+        return Ok(written);
+    }
+    std::io::read_to_string(std::io::stdin().lock())
+        .map_err(|error| Error::new(ErrorKind::Invalid, "standard input is not text").because(error))
 }
 
 /// Follows a run to its end and says what came of it. Ctrl-C cancels the run, and waits for its end.

@@ -134,7 +134,7 @@ fn check_export(engine: &Engine, component: &Component, manifest: &Manifest) -> 
         exports.join(", ")
     };
     let message = format!(
-        "plugin `{}` is a {} by its manifest, but does not export `{wanted}`; it exports {exports}: set `role` to what it is, \
+        "plugin `{}` has the role {} by its manifest, but does not export `{wanted}`; it exports {exports}: set `role` to what it is, \
          or build it with that world",
         manifest.id,
         manifest.role.as_str()
