@@ -13,6 +13,7 @@ crate::listed![
     nobody_gets_in_without_the_token_or_from_elsewhere,
     what_is_wrong_with_a_request_is_told,
     a_tail_sees_a_new_event,
+    a_call_that_needs_a_word_asks_for_it,
     a_run_started_by_one_verb_is_cancelled_by_its_own_interrupt_alone,
     a_plugin_is_reloaded_without_a_restart_and_its_log_is_remembered,
     a_hub_that_was_killed_leaves_nothing_that_keeps_the_next_from_starting,
@@ -239,6 +240,25 @@ async fn a_tail_sees_a_new_event() {
     let ended = tail.end().await;
     assert_eq!(ended.shown(project.root()), "[0]\n");
     hub.stop().await;
+}
+
+async fn a_call_that_needs_a_word_asks_for_it() {
+    let rule = "[[route]]\nmatch = \"executeCommand\"\nto = \"ask\"\nfallback = [\"local\"]";
+    let project = Project::new().toml(rule).written();
+    let hub = Serving::start(project.root(), &[]).await;
+    for (word, code, end) in [("allow", 0, "reply"), ("deny", 1, "error")] {
+        let arguments = ["--json", "call", "executeCommand", "{\"command\":\"echo done\"}"];
+        let mut call = Running::start(project.root(), &[], &arguments);
+        let line: Value = serde_json::from_str(&call.line().await).unwrap();
+        assert_eq!(line["question"]["buttons"], json!(["allow", "deny"]));
+        let path = format!("/questions/{}", line["question"]["id"].as_str().unwrap());
+        assert_eq!(hub.ask("POST", &path, &json!({ "answer": "perhaps" })).await.0, 400);
+        assert_eq!(hub.ask("POST", &path, &json!({ "answer": word })).await.0, 200);
+        let ended = call.end().await;
+        assert_eq!(ended.code, code);
+        assert!(ended.lines().last().unwrap().get(end).is_some(), "{ended:?}");
+    }
+    assert_eq!(hub.stop().await.code, 0);
 }
 
 async fn a_run_started_by_one_verb_is_cancelled_by_its_own_interrupt_alone() {

@@ -1,5 +1,6 @@
 //! `waypost call`: one capability call by hand, under the rules like any other.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use axum::http::Method;
@@ -8,7 +9,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{Context, output};
+use super::{Context, output, run};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Makes one capability call by hand.
@@ -45,11 +46,13 @@ impl Call {
 async fn ask(client: &Client, body: &Value, json: bool) -> Result<ExitCode> {
     let mut lines = client.lines(Method::POST, "/calls", Some(body)).await?;
     let mut code = ExitCode::FAILURE;
+    let stop = super::told_to_stop();
+    tokio::pin!(stop);
     loop {
         // Leaving drops the answer, which cancels the call.
         let line = tokio::select! {
             line = lines.next() => line,
-            _ = super::told_to_stop() => return Ok(ExitCode::from(130)),
+            _ = &mut stop => return Ok(ExitCode::from(130)),
         };
         let Some(line) = line else { return Ok(code) };
         let line = line?;
@@ -68,6 +71,13 @@ async fn ask(client: &Client, body: &Value, json: bool) -> Result<ExitCode> {
                 text("kind"),
                 crate::text::visible_lines(text("message"))
             ));
+        } else if let Some(question) = line.get("question").filter(|_| !json) {
+            if std::io::stdin().is_terminal() {
+                run::put(client, question).await?;
+            } else {
+                let text = question.get("text").and_then(Value::as_str).unwrap_or_default();
+                output::note(&format!("waiting for a person: {}", crate::text::visible_lines(text)));
+            }
         } else if let Some(chunk) = line.get("chunk").filter(|_| !json) {
             output::note(&crate::text::visible(&chunk.to_string()));
         }

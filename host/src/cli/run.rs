@@ -178,27 +178,46 @@ async fn ask(client: &Client, run: &str) -> Result<()> {
         .iter()
         .filter(|question| question.get("run").and_then(Value::as_str) == Some(run));
     for question in ours {
-        let text = |name: &str| question.get(name).and_then(Value::as_str).unwrap_or_default();
-        let buttons: Vec<&str> = question
-            .get("buttons")
-            .and_then(Value::as_array)
-            .map(|buttons| buttons.iter().filter_map(Value::as_str).collect())
-            .unwrap_or_default();
-        let choice = if buttons.is_empty() {
-            String::new()
-        } else {
-            format!(" [{}]", visible_lines(&buttons.join("/")))
-        };
-        output::note(&format!("\n? {}{choice}", visible_lines(text("text"))));
-        let answer = tokio::task::spawn_blocking(|| {
-            let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line).map(|_| line)
-        });
-        let answer = answer.await.ok().and_then(std::result::Result::ok).unwrap_or_default();
-        let path = format!("/questions/{}", text("id"));
-        client.post::<Value>(&path, &json!({ "answer": answer.trim() })).await?;
+        put(client, question).await?;
     }
     Ok(())
+}
+
+/// Puts one question to the person at the terminal until the answer fits; told to stop, it leaves it open.
+pub(super) async fn put(client: &Client, question: &Value) -> Result<()> {
+    let text = |name: &str| question.get(name).and_then(Value::as_str).unwrap_or_default();
+    let buttons: Vec<&str> = question
+        .get("buttons")
+        .and_then(Value::as_array)
+        .map(|buttons| buttons.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    let choice = if buttons.is_empty() {
+        String::new()
+    } else {
+        format!(" [{}]", visible_lines(&buttons.join("/")))
+    };
+    loop {
+        output::note(&format!("\n? {}{choice}", visible_lines(text("text"))));
+        let line = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            std::io::stdin()
+                .lock()
+                .read_line(&mut line)
+                .map(|read| (read > 0).then_some(line))
+        });
+        let answer = tokio::select! {
+            line = line => line.ok().and_then(std::result::Result::ok).flatten(),
+            _ = told_to_stop() => None,
+        };
+        let Some(answer) = answer else { return Ok(()) };
+        let path = format!("/questions/{}", text("id"));
+        match client.post::<Value>(&path, &json!({ "answer": answer.trim() })).await {
+            Err(error) if error.kind == ErrorKind::Invalid => output::note(&visible_lines(&error.chain())),
+            // Somebody else was faster, or the call is over.
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+            answered => return answered.map(drop),
+        }
+    }
 }
 
 async fn list(client: &Client, context: &Context) -> Result<ExitCode> {

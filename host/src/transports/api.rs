@@ -3,6 +3,7 @@
 //! JSON in, JSON out; what goes on for a while is one JSON object a line. Every path names its project. The router itself
 //! has no gate: on the network it stands behind one, in this process the command line uses it as it is.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -15,8 +16,11 @@ use futures::{Stream, StreamExt, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::call::{CallError, CallName, Dispatch, Json, Sink};
+use crate::capabilities::chat::Question;
 use crate::environment::NewEnvironment;
 use crate::error::{Error, ErrorKind};
 use crate::hub::Hub;
@@ -410,6 +414,7 @@ async fn explain(State(hub): State<Arc<Hub>>, body: Bytes) -> Answered {
 #[serde(rename_all = "camelCase")]
 enum Line {
     Chunk(Json),
+    Question(Question),
     Reply(Json),
     Error(CallError),
 }
@@ -417,8 +422,12 @@ enum Line {
 async fn call(State(hub): State<Arc<Hub>>, body: Bytes) -> Answered<Response> {
     let call = asked(&hub, &body).await?;
     let (sink, chunks) = Sink::channel();
+    let (over, id) = (CancellationToken::new(), call.id);
+    let asking = questions_of(&hub, id).take_until(over.clone().cancelled_owned());
     let dispatcher = Arc::clone(&hub.dispatcher);
     let end = async move {
+        // Whatever becomes of the call, nothing is asked after it.
+        let _over = over.drop_guard();
         match dispatcher.dispatch(call, sink).await.result {
             Ok(reply) => Line::Reply(reply),
             Err(error) => Line::Error(error),
@@ -427,15 +436,40 @@ async fn call(State(hub): State<Arc<Hub>>, body: Bytes) -> Answered<Response> {
     let chunks = stream::unfold(chunks, |mut chunks| async {
         chunks.recv().await.map(|chunk| (Line::Chunk(chunk), chunks))
     });
-    // The chunks end when the call does, so the end comes last; both are driven by whoever reads the body.
+    // The chunks end when the call does, so the end comes last; all are driven by whoever reads the body.
     let (end_sender, end_receiver) = tokio::sync::oneshot::channel();
     let work = stream::once(async move {
         drop(end_sender.send(end.await));
         None
     });
-    let all = stream::select(work, chunks.map(Some)).filter_map(std::future::ready);
+    let meanwhile = stream::select(chunks, asking.map(Line::Question)).map(Some);
+    let all = stream::select(work, meanwhile).filter_map(std::future::ready);
     let end = stream::once(end_receiver).filter_map(|end| std::future::ready(end.ok()));
     Ok(lines(all.chain(end)))
+}
+
+/// What a call asks of people, each question once; it never ends by itself.
+fn questions_of(hub: &Arc<Hub>, call: Uuid) -> impl Stream<Item = Question> + Send + use<> {
+    let desk = Arc::clone(&hub.desk);
+    let mut changes = desk.changes();
+    changes.mark_changed();
+    stream::unfold(
+        (desk, changes, HashSet::new()),
+        move |(desk, mut changes, mut shown)| async move {
+            loop {
+                changes.changed().await.ok()?;
+                let open = desk.open().into_iter();
+                let new = open
+                    .filter(|question| question.call == call)
+                    .find(|question| !shown.contains(&question.id));
+                if let Some(question) = new {
+                    shown.insert(question.id);
+                    changes.mark_changed();
+                    return Some((question, (desk, changes, shown)));
+                }
+            }
+        },
+    )
 }
 
 async fn questions(State(hub): State<Arc<Hub>>) -> Answered {
