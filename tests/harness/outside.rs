@@ -1,8 +1,10 @@
 //! What a test needs from outside: a tool that is found, or that is installed when this is allowed.
 //!
-//! Installing is allowed in CI and with `WAYPOST_INSTALL=1`; it goes to `target/outside` and nowhere else. Otherwise a trial
-//! that needs what is not there is counted as ignored, with what is missing in its name; in CI it fails.
+//! Installing is allowed in CI, with `WAYPOST_INSTALL=1`, and when the person at the terminal says so; it goes to
+//! `target/outside` and nowhere else. Otherwise a trial that needs what is not there is counted as ignored, with what is
+//! missing in its name; in CI it fails.
 
+use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -58,7 +60,8 @@ impl Tool {
     pub fn trial(&'static self, name: &str, test: impl FnOnce(&Path) -> Result<(), Failed> + Send + 'static) -> Trial {
         let ci = std::env::var_os("CI").is_some();
         let may_install = ci || std::env::var("WAYPOST_INSTALL").is_ok_and(|value| value == "1");
-        if self.program().is_file() || may_install && (ci || on_path(self.needs)) {
+        let there = self.program().is_file();
+        if there || may_install && (ci || on_path(self.needs)) || !ci && on_path(self.needs) && self.allowed() {
             return Trial::test(name, move || test(&self.installed()?));
         }
         let why = if on_path(self.needs) {
@@ -68,6 +71,21 @@ impl Tool {
         };
         let missing = if on_path(self.needs) { self.name } else { self.needs };
         Trial::test(format!("{name} (missing: {missing}; {why})"), || Ok(())).with_ignored_flag(true)
+    }
+
+    /// Asks the person at the terminal; nobody there, or a mere listing, is a no.
+    fn allowed(&self) -> bool {
+        let somebody = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if !somebody || std::env::args().any(|argument| argument == "--list") {
+            return false;
+        }
+        eprint!(
+            "{} is missing for a test; install it into target/outside? [y/N] ",
+            self.name
+        );
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().read_line(&mut answer);
+        read.is_ok() && answer.trim().eq_ignore_ascii_case("y")
     }
 
     fn folder(&self) -> PathBuf {
