@@ -17,9 +17,11 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+mod agent_socket;
 mod cli;
 mod demo;
 mod dispatch;
+mod files;
 mod gateway;
 mod harness;
 mod hostile;
@@ -27,28 +29,34 @@ mod languages;
 mod limits;
 mod mistakes;
 mod model;
+mod parking;
 mod plugins;
 mod reentry;
 mod resume;
 mod runs;
+mod sdk;
 mod serve;
 mod tidy;
 
 fn trials() -> Vec<Trial> {
     let modules = [
+        agent_socket::trials(),
         cli::trials(),
         demo::trials(),
         dispatch::trials(),
+        files::trials(),
         gateway::trials(),
         hostile::trials(),
         languages::trials(),
         limits::trials(),
         mistakes::trials(),
         model::trials(),
+        parking::trials(),
         plugins::trials(),
         reentry::trials(),
         resume::trials(),
         runs::trials(),
+        sdk::trials(),
         serve::trials(),
         tidy::trials(),
     ];

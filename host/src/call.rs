@@ -366,6 +366,8 @@ pub struct Call {
     pub index: Option<u64>,
     /// The frame as it came in, for connections alone.
     pub frame: Option<Json>,
+    /// What the rules say of files that the message does not name; none where they say nothing.
+    pub files: Option<Arc<dyn FileRules>>,
 }
 
 impl Call {
@@ -383,8 +385,18 @@ impl Call {
             parent: None,
             index: None,
             frame: None,
+            files: None,
         }
     }
+}
+
+/// What the rules say of files that a call meets on its way: in a listing, in a search, below a folder.
+///
+/// A rule sees what a message names. A handler that goes on from there asks here, so that a rule about a file holds
+/// whichever call leads to it.
+pub trait FileRules: Send + Sync + fmt::Debug {
+    /// Whether this call, made for this canonical path alone, would be carried out without a refusal or a question.
+    fn permit(&self, name: &CallName, path: &str) -> bool;
 }
 
 /// How a call failed, as its caller sees it: a kind to branch on, who has to act, and one sentence with the remedy.

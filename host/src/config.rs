@@ -33,6 +33,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[agent]`: budgets of a run.
     pub agent: Agent,
+    /// `[sockets]`: what published clients need that can do less than this hub asks for.
+    pub sockets: Sockets,
     /// `[files]`: the built-in `fsEvent` handler.
     pub files: Files,
     /// `[terminal]`: the built-in `executeCommand` family.
@@ -194,6 +196,19 @@ pub struct Agent {
     /// Time from the agent's start to its end. Default 30 min.
     #[serde(with = "duration")]
     pub time: Duration,
+    /// How long an agent in a sandbox waits for one answer before its sandbox is put away; it is run again from the log
+    /// when the answer is there. Default 60 s.
+    #[serde(with = "duration")]
+    pub park_after: Duration,
+    /// More variables of an agent that is a program; nothing of the hub's own environment is passed on. Default none.
+    pub env: BTreeMap<String, String>,
+    /// Time in which an agent that is a program must connect on `/codebolt`. Default 30 s.
+    #[serde(with = "duration")]
+    pub connect: Duration,
+    /// Time that an agent that is a program has to stop when it is told to, and again to end before it is killed.
+    /// Default 5 s.
+    #[serde(with = "duration")]
+    pub grace: Duration,
 }
 
 impl Default for Agent {
@@ -202,8 +217,21 @@ impl Default for Agent {
             steps: 40,
             tokens: 1_000_000,
             time: Duration::from_secs(30 * 60),
+            park_after: Duration::from_secs(60),
+            env: BTreeMap::new(),
+            connect: Duration::from_secs(30),
+            grace: Duration::from_secs(5),
         }
     }
+}
+
+/// `[sockets]`: each of these lets somebody in who cannot say who it is, and is told at every start.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Sockets {
+    /// Whether a program may connect on `/codebolt` as an agent without having been started by this hub. It then acts in
+    /// the project itself, and in no run. Default no.
+    pub allow_unbound_agents: bool,
 }
 
 /// `[files]`
@@ -366,8 +394,9 @@ fn everything() -> Vec<String> {
 
 /// `[[route]]`: one rule. All conditions that are given must hold.
 ///
-/// Conditions on the message (`path`, `host`, `model`, `command`) look at what the call names, not at what that may
-/// lead to: a rule for `secret/**` does not see a search from the root. When a message names several paths, all of them
+/// Conditions on the message (`path`, `host`, `model`, `command`) look at what the call names. A rule that refuses or asks
+/// about a `path` also holds for files that the built-in `fsEvent` meets on its way: what may not be read is left out of a
+/// search, what may not be listed out of a listing, and a folder with such a file in it is not removed. When a message names several paths, all of them
 /// must fit, but one is enough for a rule that refuses or asks: adding a path never gets a call past such a rule.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -27,6 +27,10 @@ use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::{InProcess, Plugins, Source};
 use crate::route::{self, Routes};
 use crate::run::{Runs, recovery};
+use crate::runtimes::process::Processes;
+use crate::seats::Seats;
+use crate::transports::agent_socket::{self, AgentSocket};
+use crate::transports::door::LocalDoor;
 use crate::workspace::Workspace;
 
 /// The project of the folder that the hub was opened in.
@@ -59,6 +63,8 @@ pub struct Hub {
     pub environments: Arc<Environments>,
     /// The runs.
     pub runs: Arc<Runs>,
+    /// Where programs connect as agents.
+    pub agents: Arc<AgentSocket>,
     /// Where people are asked.
     pub desk: Arc<Desk>,
     /// Where calls act that belong to no environment.
@@ -137,10 +143,20 @@ impl Hub {
             Arc::clone(&scope),
             &config.hub.provider,
         ));
+        let seats = Seats::default();
+        let agents = Arc::new(AgentSocket::new(
+            Arc::clone(&dispatcher) as _,
+            seats.clone(),
+            Arc::clone(&scope),
+            &config,
+        ));
+        let door = Arc::new(LocalDoor::new(Arc::clone(&agents)));
+        let processes = Processes::new(Arc::clone(&log), seats, door, &config, &state, agent_socket::FRAMES);
         let runs = Arc::new(Runs::new(
             Arc::clone(&log),
             Arc::clone(&dispatcher),
             Arc::clone(&environments),
+            processes,
             &config,
         ));
         let watching = watch(&routes, &log)?;
@@ -156,6 +172,7 @@ impl Hub {
             dispatcher,
             environments,
             runs,
+            agents,
             desk,
             scope,
             _watching: watching,

@@ -21,6 +21,7 @@ use crate::config::{self, Route};
 mod condition;
 pub mod explain;
 mod fields;
+mod files;
 mod names;
 pub mod proxy_execution;
 pub mod reload;
@@ -61,6 +62,8 @@ pub struct Table {
     everywhere: Vec<usize>,
     proxy: Option<ProxyExecution>,
     default: Arc<Decision>,
+    /// Whether a rule refuses or asks about files.
+    guards_files: bool,
 }
 
 /// A rule with its decision.
@@ -93,12 +96,14 @@ impl Table {
             everywhere: Vec::new(),
             proxy,
             default: Arc::new(default),
+            guards_files: false,
         };
         for mut route in routes {
             for pattern in &mut route.calls {
                 *pattern = in_wire_spelling(pattern);
                 table.index(pattern, table.rules.len());
             }
+            table.guards_files |= condition::guards(&route) && files::covered(&route.calls);
             table.rules.push(Rule {
                 decision: Arc::new(decision(&route)),
                 route,

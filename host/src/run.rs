@@ -12,19 +12,20 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::call::{Call, CallError, CallName, Json, Principal, PrincipalKind, Rights};
+use crate::call::{Call, CallError, CallName, Deadline, Json, Principal, PrincipalKind, Rights};
 use crate::config::Agent;
 use crate::dispatch::Dispatcher;
 use crate::environment::{Environments, NewEnvironment, short_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{self, Append, EventLog, NewEvent, Noun, Record, RecordQuery};
 use crate::plugin::execute::{Outcome, Task, Turn};
-use crate::runtimes::{self, Drive};
+use crate::runtimes::process::{self, Processes};
+use crate::runtimes::{self, Drive, Driven};
 
 pub mod journal;
 pub(crate) mod recovery;
 
-use journal::{Budget, Journal};
+use journal::{Budget, Journal, Life};
 
 /// Where a run is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,8 +108,11 @@ pub struct Run {
     pub parent: Option<Arc<str>>,
     /// What the person wrote.
     pub prompt: String,
-    /// The agent that works on it.
+    /// The agent that works on it: a plugin's id, or the program of a command.
     pub agent: Arc<str>,
+    /// The words of the agent's command, when it is a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
     /// What the environment is made of, when it has to be made.
     pub environment_wanted: NewEnvironment,
     /// Where it runs.
@@ -133,6 +137,8 @@ pub struct NewRun {
     pub thread: Option<String>,
     /// The agent; the configured one when none is named.
     pub agent: Option<String>,
+    /// The command line of an agent that is a program, in place of `agent`; no shell reads it.
+    pub command: Option<String>,
     /// An environment that exists; a new one is made when none is named.
     pub environment: Option<String>,
     /// What a new environment shall be.
@@ -150,6 +156,7 @@ pub struct Runs {
     dispatcher: Arc<Dispatcher>,
     environments: Arc<Environments>,
     budget: Agent,
+    processes: Processes,
     default_agent: Arc<str>,
     agents: Semaphore,
     /// Runs that are under way here, by id, with their thread and the token that ends them.
@@ -170,12 +177,14 @@ impl Runs {
         log: Arc<dyn EventLog>,
         dispatcher: Arc<Dispatcher>,
         environments: Arc<Environments>,
+        processes: Processes,
         config: &crate::config::Config,
     ) -> Self {
         Self {
             log,
             dispatcher,
             environments,
+            processes,
             budget: config.agent.clone(),
             default_agent: config.hub.agent.as_str().into(),
             agents: Semaphore::new(config.limits.agents),
@@ -190,6 +199,16 @@ impl Runs {
             let message = format!("a prompt has 1 to {PROMPT} bytes, this one has {}", new.prompt.len());
             return Err(Error::new(ErrorKind::Invalid, message));
         }
+        let command = new
+            .command
+            .as_deref()
+            .map(|command| self.processes.command(command))
+            .transpose()?;
+        if command.is_some() && new.agent.is_some() {
+            let message = "a run has one agent: name it with `agent` or with `command`, not with both";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let program = command.as_ref().and_then(|words| words.first().cloned());
         if let Some(environment) = &new.environment {
             self.environments.get(environment).await?;
         }
@@ -209,7 +228,10 @@ impl Runs {
             thread,
             parent: None,
             prompt: new.prompt,
-            agent: new.agent.map_or_else(|| Arc::clone(&self.default_agent), Into::into),
+            agent: program
+                .or(new.agent)
+                .map_or_else(|| Arc::clone(&self.default_agent), Into::into),
+            command,
             environment_wanted: new.new_environment,
             environment: new.environment.map(Into::into),
             settings: new.settings.unwrap_or_else(|| Json::from(serde_json::json!({}))),
@@ -337,20 +359,24 @@ impl Runs {
     }
 
     async fn work(&self, run: &Run, cancel: &CancellationToken) -> Result<Outcome, CallError> {
-        let _place = self.place(cancel).await?;
+        let mut place = self.place(cancel).await?;
         let environment = self
             .environments
             .ready(run.environment.as_deref().unwrap_or_default())
             .await?;
         let scope = self.environments.scope(&environment)?;
         let run = &self.become_(run.clone(), State::Running).await?;
+        if run.command.is_some() && recovery::has(&*self.log, &run.id, process::STARTED).await? {
+            let message = "the hub ended while the agent's program ran, and a program cannot be taken up again; what it did is \
+                           in the log and in its environment: run the prompt again";
+            return Err(CallError::new(ErrorKind::Indeterminate, message));
+        }
         let uuid = Uuid::parse_str(&run.id)
             .map_err(|_| CallError::new(ErrorKind::Internal, "the id of a run is not one of this hub"))?;
         let budget = Budget {
             steps: self.budget.steps,
             tokens: self.budget.tokens,
         };
-        let past = recovery::past(&*self.log, &run.id).await?;
         let principal = Principal {
             project: Arc::clone(&run.project),
             run: Some(Arc::clone(&run.id)),
@@ -374,26 +400,47 @@ impl Runs {
             Arc::clone(&scope),
             self.budget.time,
         );
-        call.cancel = cancel.child_token();
-        let journal = Arc::new(Journal::new(uuid, budget, past));
-        let drive = Drive {
-            call,
-            agent: &run.agent,
-            environment: &environment,
-            scope,
-            journal,
+        let life = Life {
+            cancel: cancel.clone(),
+            park_after: self.budget.park_after,
         };
-        let deadline = drive.call.deadline;
-        runtimes::drive(&self.dispatcher, drive).await.map_err(|error| {
-            if error.kind != ErrorKind::Timeout || !deadline.passed() {
-                return error;
+        loop {
+            let past = recovery::past(&*self.log, &run.id).await?;
+            call.id = Uuid::now_v7();
+            call.cancel = cancel.child_token();
+            let drive = Drive {
+                call: call.clone(),
+                agent: &run.agent,
+                command: run.command.as_deref(),
+                environment: &environment,
+                scope: Arc::clone(&scope),
+                journal: Arc::new(Journal::new(uuid, budget, life.clone(), past)),
+            };
+            let driven = runtimes::drive(&self.dispatcher, &self.processes, drive).await;
+            match driven.map_err(|error| self.out_of_time(error, call.deadline))? {
+                Driven::Ended(outcome) => return Ok(outcome),
+                Driven::Parked(awaited) => {
+                    drop(place);
+                    let parked = NewEvent::of("run.parked", serde_json::json!({}));
+                    log::write(&*self.log, Append::one(Arc::clone(&run.id), parked)).await?;
+                    // Its end is in the log, which is where the agent will find it.
+                    drop(awaited.await);
+                    place = self.place(cancel).await?;
+                }
             }
-            let time = humantime::format_duration(self.budget.time);
-            let message = format!(
-                "the run has used its time of {time}: raise `time` under `[agent]` in waypost.toml, or give it a smaller task"
-            );
-            CallError::new(ErrorKind::Timeout, message)
-        })
+        }
+    }
+
+    /// The error of a run that has used its time, where it is that.
+    fn out_of_time(&self, error: CallError, deadline: Deadline) -> CallError {
+        if error.kind != ErrorKind::Timeout || !deadline.passed() {
+            return error;
+        }
+        let time = humantime::format_duration(self.budget.time);
+        let message = format!(
+            "the run has used its time of {time}: raise `time` under `[agent]` in waypost.toml, or give it a smaller task"
+        );
+        CallError::new(ErrorKind::Timeout, message)
     }
 
     /// A place among the agents that run at the same time.

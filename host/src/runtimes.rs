@@ -7,9 +7,12 @@ use crate::dispatch::Dispatcher;
 use crate::environment::Environment;
 use crate::error::ErrorKind;
 use crate::plugin::execute::{Outcome, Runtime};
-use crate::run::journal::Journal;
+use crate::run::journal::{Journal, Work};
+
+use process::Processes;
 
 mod component;
+pub mod process;
 
 /// One drive of a loop, from its start (or its start again) to its end.
 pub struct Drive<'a> {
@@ -17,6 +20,8 @@ pub struct Drive<'a> {
     pub call: Call,
     /// The agent.
     pub agent: &'a str,
+    /// The words of its command, when it is a program.
+    pub command: Option<&'a [String]>,
     /// Where it runs.
     pub environment: &'a Environment,
     /// Where its calls act.
@@ -25,11 +30,20 @@ pub struct Drive<'a> {
     pub journal: Arc<Journal>,
 }
 
-/// Drives a loop to its end.
-pub async fn drive(dispatcher: &Dispatcher, drive: Drive<'_>) -> Result<Outcome, CallError> {
-    match &drive.environment.runtime {
-        Some(Runtime::Component { .. }) => component::drive(dispatcher, drive).await,
-        None => {
+/// How a drive ended.
+pub enum Driven {
+    /// The loop is done.
+    Ended(Outcome),
+    /// It was put away while it waits for this call; when that has its end, it is driven again.
+    Parked(Work),
+}
+
+/// Drives a loop until it is done, or waits for long.
+pub async fn drive(dispatcher: &Dispatcher, processes: &Processes, drive: Drive<'_>) -> Result<Driven, CallError> {
+    match (&drive.environment.runtime, drive.command) {
+        (Some(Runtime::Component { .. }), None) => component::drive(dispatcher, drive).await,
+        (Some(Runtime::Component { .. }), Some(command)) => process::drive(processes, command, drive).await,
+        (None, _) => {
             let message = format!("environment `{}` has no runtime", drive.environment.id);
             Err(CallError::new(ErrorKind::Unavailable, message))
         }

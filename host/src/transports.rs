@@ -14,8 +14,12 @@ use tokio::sync::Semaphore;
 use crate::error::Result;
 use crate::hub::Hub;
 
+pub mod agent_socket;
 pub mod api;
+pub mod caller;
+pub mod dialect;
 pub mod direct_socket;
+pub mod door;
 pub mod gate;
 pub mod token;
 
@@ -28,6 +32,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Everything that the hub serves on its address, behind the gate that checks Host, Origin and token.
 pub fn router(hub: &Arc<Hub>, listen: &str, token: &str) -> Result<Router> {
     let gate = Arc::new(gate::Gate::new(listen));
+    let agents = Arc::clone(&hub.agents).routes(Arc::clone(&gate));
     let socket = direct_socket::DirectSocket::new(
         Arc::clone(&hub.gateway),
         Arc::clone(&hub.project),
@@ -37,7 +42,7 @@ pub fn router(hub: &Arc<Hub>, listen: &str, token: &str) -> Result<Router> {
     let api = api::router(Arc::clone(hub))
         .layer(from_fn_with_state(gate::TokenDigest::of(token), token::bearer))
         .layer(from_fn_with_state(Arc::clone(&gate), gate::guard));
-    Ok(api.merge(socket.routes(gate)))
+    Ok(api.merge(agents).merge(socket.routes(gate)))
 }
 
 /// Serves until told to stop; connections that are open then are cut, since what they asked for is in the log.

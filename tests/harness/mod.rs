@@ -25,6 +25,7 @@ pub mod endpoint;
 pub mod guests;
 pub mod outside;
 pub mod process;
+pub mod socket;
 
 /// A trial that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,15 +46,18 @@ where
     F: Future<Output = ()>,
 {
     let name = name.strip_prefix("all::").unwrap_or(name).to_owned();
-    Trial::test(name, move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
-        let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, function()).await });
-        runtime.shutdown_background();
-        ended.map_err(|_| Failed::from(format!("it did not end within {PATIENCE:?}")))
-    })
+    Trial::test(name, move || within(async { function().await }))
+}
+
+/// Runs a trial on a runtime of its own, as long as patience lasts.
+pub fn within(test: impl Future<Output = ()>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await });
+    runtime.shutdown_background();
+    ended.map_err(|_| Failed::from(format!("it did not end within {PATIENCE:?}")))
 }
 
 /// A plugin to be installed in a project: a component, its manifest, and what the operator says of it.

@@ -7,10 +7,11 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use libtest_mimic::{Failed, Trial};
 
-/// A tool that turns a guest's source into a component.
+/// Something that is installed from a registry: a tool, or a library that an agent stands on.
 pub struct Tool {
     /// What it is called, and which version of it.
     pub name: &'static str,
@@ -34,6 +35,23 @@ pub const JCO: Tool = Tool {
         "--prefix",
         ".",
         "@bytecodealliance/jco@1.35.0",
+    ]],
+};
+
+/// The published SDK of Codebolt's agents.
+pub const CODEBOLT_SDK: Tool = Tool {
+    name: "@codebolt/codeboltjs 1.1.99 (npm)",
+    folder: "codeboltjs-1.1.99",
+    program: "node_modules/@codebolt/codeboltjs/index.js",
+    needs: "npm",
+    install: &[&[
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        ".",
+        "@codebolt/codeboltjs@1.1.99",
     ]],
 };
 
@@ -100,6 +118,9 @@ impl Tool {
 
     /// The program, installed when it was not.
     fn installed(&self) -> Result<PathBuf, Failed> {
+        // Several trials may need the same thing at the same time.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         if self.program().is_file() {
             return Ok(std::fs::canonicalize(self.folder())?.join(self.program));
         }

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::call::{Call, CallError, Effect, Handler, Json, Sink};
+use crate::call::{Call, CallError, CallName, Effect, Handler, Json, Sink};
 use crate::config::Files;
 use crate::error::ErrorKind;
 use crate::workspace::{Workspace, invalid};
@@ -144,6 +144,31 @@ impl Job {
 
     fn path(&self, written: &str) -> Result<String, CallError> {
         self.workspace().canonical(written)
+    }
+
+    /// Whether the rules let this call meet a file.
+    fn may_meet(&self, path: &str) -> bool {
+        let files = self.call.files.as_ref();
+        files.is_none_or(|files| files.permit(&self.call.name, path))
+    }
+
+    /// Whether they let it show what is in the file, too: not what a plain read would not show.
+    fn may_read(&self, path: &str) -> bool {
+        let files = self.call.files.as_ref();
+        let read = || CallName::new(KIND, Some("readFile"));
+        files.is_none_or(|files| files.permit(&self.call.name, path) && files.permit(&read(), path))
+    }
+
+    /// Refuses a file that the message names, when the rules would not let it be read.
+    fn must_read(&self, path: &str, real: &str) -> Result<(), CallError> {
+        if self.may_read(path) && (real == path || self.may_read(real)) {
+            return Ok(());
+        }
+        let message = format!(
+            "`{path}` may not be read by {}: a rule of this project refuses it",
+            self.call.name
+        );
+        Err(CallError::new(ErrorKind::Denied, message))
     }
 
     /// Reads a text file whole.

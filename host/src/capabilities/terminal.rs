@@ -13,7 +13,9 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,17 +24,17 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
+use tokio::process::Command;
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::output::{Chunk, Output, Source, pieces};
-use self::process::{Group, Pipes, signal_name};
+use self::output::{Chunk, Output, pieces};
 use crate::call::{Call, CallError, Effect, Handler, Json, Principal, Sink};
 use crate::config;
-use crate::error::ErrorKind;
+use crate::error::{Blame, ErrorKind};
+use crate::process::{Group, Pipes, Source, signal_name};
 
 mod output;
-mod process;
 
 /// What it answers, with the effect class of each.
 pub const KINDS: &[super::Flat] = &[
@@ -141,7 +143,7 @@ impl Terminal {
             return Err(CallError::stopped(call));
         }
         let folder = call.scope.workspace.root();
-        let (mut group, mut pipes) = Group::spawn(&self.config, folder, &asked.command)?;
+        let (mut group, mut pipes) = spawn(&self.config, folder, &asked.command)?;
         // Declared after the group and so dropped before it: an id in the table is never one that was given away.
         let entry = self.running.enter(group.id(), &call.principal);
         let mut outputs = Outputs::new(self.config.output);
@@ -157,7 +159,10 @@ impl Terminal {
         if !stopped {
             return Err(escaped(call));
         }
-        let status = group.reap().await?;
+        let status = group.reap().await.map_err(|error| {
+            let message = format!("the command ended, but its exit code is lost: {error}");
+            CallError::new(ErrorKind::Indeterminate, message)
+        })?;
         followed?;
         Json::of(&outputs.finish(status, asked.return_empty_string_on_success))
     }
@@ -204,6 +209,42 @@ fn escaped(call: &Call) -> CallError {
         call.name
     );
     CallError::new(ErrorKind::Indeterminate, message)
+}
+
+/// Starts a command line in a folder, with an environment of its own.
+fn spawn(config: &config::Terminal, folder: &Path, command: &str) -> Result<(Group, Pipes), CallError> {
+    let mut shell = Command::new(&config.shell);
+    shell
+        .arg("-c")
+        .arg(command)
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", &config.path)
+        .env("HOME", folder)
+        .env("TMPDIR", "/tmp")
+        .env("LANG", "C.UTF-8")
+        .env("TERM", "dumb")
+        .envs(&config.env);
+    Group::start(shell).map_err(|error| refusal(config, folder, command, &error))
+}
+
+fn refusal(config: &config::Terminal, folder: &Path, command: &str, error: &io::Error) -> CallError {
+    if !folder.is_dir() {
+        let message = "the workspace folder of this call is gone; run the command in an environment that is ready";
+        return CallError::new(ErrorKind::Unavailable, message);
+    }
+    if error.kind() == io::ErrorKind::ArgumentListTooLong {
+        let message = format!(
+            "a command of {} bytes is longer than this system takes; write it to a file and run that",
+            command.len()
+        );
+        return CallError::new(ErrorKind::Invalid, message);
+    }
+    let message = format!(
+        "the shell `{}` cannot be started: {error}; set `[terminal] shell` in waypost.toml to one that can",
+        config.shell.display()
+    );
+    CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator)
 }
 
 /// Carries the output until the command has ended and nothing more can come.

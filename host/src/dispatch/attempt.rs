@@ -1,5 +1,6 @@
 //! The attempts of one decision, in order: who is skipped, who is asked, and when the next one may be.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,9 @@ impl Dispatcher {
                 _ => target.clone(),
             };
             for again in (0..tries).rev() {
-                let result = self.attempt(call, sink, target, effect, journal.clone()).await;
+                let result = self
+                    .attempt(call, sink, target, decision, effect, journal.clone())
+                    .await;
                 match result {
                     Err(error) if may_move_on(&error, effect, sink) && !call.cancel.is_cancelled() => {
                         let worth_repeating = again > 0 && error.blame == Blame::Upstream;
@@ -72,7 +75,7 @@ impl Dispatcher {
             // A chain of proxies ends where nobody claims: there it is local, unless the rule has another word.
             if *target == Target::Proxy && decision.attempts.last() == Some(target) {
                 tracing::warn!(call = %call.name, "the rule says proxy and nobody answers for it; executing locally");
-                let result = self.attempt(call, sink, &Target::Local, effect, None).await;
+                let result = self.attempt(call, sink, &Target::Local, decision, effect, None).await;
                 return walk.end(&Target::Local, result);
             }
         }
@@ -89,6 +92,7 @@ impl Dispatcher {
         call: &Call,
         sink: &Sink,
         target: &Target,
+        decision: &Decision,
         effect: Effect,
         journal: Option<Arc<Journal>>,
     ) -> Result<Json, CallError> {
@@ -97,7 +101,11 @@ impl Dispatcher {
                 let Some(known) = self.builtins.get(&*call.name.kind) else {
                     return Err(self.no_builtin(call));
                 };
-                supervise(call, sink, effect, known.handler.handle(call, sink)).await
+                let mut call = Cow::Borrowed(call);
+                if let Some(files) = self.rooms.routes.current().files(&call, decision) {
+                    call.to_mut().files = Some(files);
+                }
+                supervise(&call, sink, effect, known.handler.handle(&call, sink)).await
             }
             Target::Plugin(id) => {
                 let plugin = self.rooms.plugins.get(id)?;

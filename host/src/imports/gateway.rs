@@ -14,7 +14,7 @@ use wasmtime::component::Resource;
 
 use super::bindings::waypost::gateway::{answer, calls};
 use super::{CallContext, CallState, wit};
-use crate::call::{Call, CallError, CallName, Deadline, Json, Principal, PrincipalKind, Reply, Sink, Target};
+use crate::call::{Call, CallError, CallName, Deadline, Json, Principal, PrincipalKind, Sink, Target};
 use crate::error::ErrorKind;
 use crate::run::journal::Next;
 
@@ -60,11 +60,17 @@ impl CallContext {
             principal: Arc::new(principal),
             scope: Arc::clone(&outer.scope),
             deadline,
-            cancel: outer.cancel.child_token(),
+            // What an agent calls hangs on its run: its sandbox may be put away while the call goes on.
+            cancel: self
+                .journal
+                .as_ref()
+                .map_or(&outer.cancel, |journal| journal.cancel())
+                .child_token(),
             path,
             parent: (!is_agent).then_some(outer.id),
             index: None,
             frame: None,
+            files: None,
         })
     }
 
@@ -79,7 +85,9 @@ impl CallContext {
             Next::New(index) => {
                 call.index = Some(index);
                 let name = call.name.clone();
-                let Reply { result, .. } = self.services.dispatch.dispatch(call, sink).await;
+                let dispatch = Arc::clone(&self.services.dispatch);
+                let work = async move { dispatch.dispatch(call, sink).await.result };
+                let result = journal.wait(Box::pin(work)).await;
                 journal.answered(&name, &result);
                 result
             }
@@ -115,7 +123,9 @@ impl calls::HostRunning for CallState {
                 Ok(Next::New(index)) => {
                     call.index = Some(index);
                     let journal = Arc::clone(journal);
+                    let stream = journal.stream();
                     tokio::spawn(async move {
+                        let _stream = stream;
                         let name = call.name.clone();
                         let result = dispatch.dispatch(call, sink).await.result;
                         journal.answered(&name, &result);

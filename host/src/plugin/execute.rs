@@ -27,7 +27,8 @@ use bindings::provider::exports::waypost::plugin::provider as provider_world;
 /// What runs a plugin's code.
 pub trait Executor: Send + Sync {
     /// Runs one call to its end. When `call.cancel` fires or the deadline passes, the code is stopped and gone before this
-    /// resolves. A journal makes it the call of an agent.
+    /// resolves. A journal makes it the call of an agent; when that is put away the reply is `null`, and the journal has
+    /// the call that it waits for.
     fn execute<'a>(
         &'a self,
         plugin: &'a Loaded,
@@ -81,9 +82,17 @@ impl Executor for InProcess {
         journal: Option<Arc<Journal>>,
     ) -> BoxFuture<'a, Result<Json, CallError>> {
         Box::pin(async move {
+            let waits = journal.clone();
+            let parked = async {
+                match &waits {
+                    Some(journal) => journal.parked().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 end = self.run(plugin, call, sink, journal) => end,
+                () = parked => Ok(Json::null()),
                 // The store goes with the other future: the guest is stopped and what it called is cancelled.
                 () = call.cancel.cancelled() => Err(CallError::stopped(call)),
             }

@@ -52,7 +52,7 @@ pub(super) fn unconditional(route: &Route) -> bool {
 }
 
 /// Whether a rule refuses or asks: then one value that fits is enough, so that adding another never gets past it.
-fn guards(route: &Route) -> bool {
+pub(super) fn guards(route: &Route) -> bool {
     matches!(route.to, Target::Deny | Target::Ask)
 }
 
@@ -74,6 +74,15 @@ impl<'a> Facts<'a> {
             principal: OnceCell::new(),
             arguments: OnceCell::new(),
         }
+    }
+
+    /// The same call, had it named this one canonical path and nothing else.
+    pub(super) fn of_file(call: &'a Call, path: &str) -> Self {
+        let facts = Self::of(call);
+        facts
+            .arguments
+            .get_or_init(|| vec![(Argument::Path, Ok(path.to_owned()))]);
+        facts
     }
 
     fn principal(&self) -> &str {

@@ -40,7 +40,6 @@ const WIRE: &[&str] = &[
     "processFinished",
     "processStarted",
     "processStoped",
-    "projectEvent",
     "projectStateEvent",
     "projectStructureEvent",
     "remoteProviderEvent",
@@ -51,17 +50,21 @@ const WIRE: &[&str] = &[
     "sendMessage",
     "settingEvent",
     "sideExecution",
-    "stateEvent",
     "swarmEvent",
     "taskEvent",
     "threadEvent",
     "todoEvent",
     "tokenizerEvent",
+    "vectordbEvent",
     "waitforReply",
 ];
 
 /// Names that differ from the wire's in more than case.
-const OTHERWISE: &[(&str, &str)] = &[("ProcessStopped", "processStoped")];
+const OTHERWISE: &[(&str, &str)] = &[
+    ("ProcessStopped", "processStoped"),
+    ("projectEvent", "settingEvent"),
+    ("stateEvent", "projectStateEvent"),
+];
 
 /// The wire's spelling of a kind, whatever its case; a kind that is not known stays as it is.
 pub fn wire_kind(written: &str) -> &str {
@@ -119,6 +122,9 @@ mod tests {
             ("WaitForReply", "waitforReply"),
             ("ProcessStopped", "processStoped"),
             ("ProcessStoped", "processStoped"),
+            ("ProjectEvent", "settingEvent"),
+            ("stateEvent", "projectStateEvent"),
+            ("vectorDbEvent", "vectordbEvent"),
             ("gitEvent", "gitEvent"),
             ("acme.Tool", "acme.Tool"),
         ] {

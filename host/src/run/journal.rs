@@ -3,12 +3,19 @@
 //! Calls are numbered in the order in which the agent makes them. A number that the log has an end for is answered from
 //! there, if the call is the same; any other is made. The run's clock is the time of the latest call, taken from its id,
 //! which the log keeps: a replay reads the same times. Budgets are counted here too, past calls included.
+//!
+//! An agent that waits long is put away in the same manner: the call that it waits for is kept here, its sandbox goes, and
+//! it is run again when the log has the answer.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::call::{Call, CallError, CallName, Json};
@@ -37,6 +44,18 @@ pub struct Budget {
     pub tokens: u64,
 }
 
+/// How long the run lives, and how long its agent may keep a sandbox while it waits.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// Fires when the run shall end; the agent's calls hang on it, so that they outlive the agent's sandbox.
+    pub cancel: CancellationToken,
+    /// How long one answer is waited for before the sandbox is put away.
+    pub park_after: Duration,
+}
+
+/// A call of the agent on its way to its end.
+pub type Work = BoxFuture<'static, Result<Json, CallError>>;
+
 /// How the next call of an agent is answered.
 #[derive(Debug)]
 pub enum Next {
@@ -47,11 +66,33 @@ pub enum Next {
 }
 
 /// The calls of one run.
-#[derive(Debug)]
 pub struct Journal {
     run: Uuid,
     budget: Budget,
+    life: Life,
     state: Mutex<State>,
+    /// The call that the agent waited for when it was put away.
+    kept: Mutex<Option<Work>>,
+    /// Fires when it is put away.
+    parked: CancellationToken,
+}
+
+/// A call whose chunks the agent reads as they come. While there is one, the agent is not put away: its chunks would be lost.
+#[derive(Debug)]
+pub struct Stream(Arc<Journal>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.lock().streams -= 1;
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -62,25 +103,67 @@ struct State {
     clock: u64,
     steps: u32,
     tokens: u64,
+    streams: usize,
     diverged: Option<String>,
 }
 
 impl Journal {
     /// The journal of a run with the calls that the log has ends for, by number.
-    pub fn new(run: Uuid, budget: Budget, past: BTreeMap<u64, Past>) -> Self {
+    pub fn new(run: Uuid, budget: Budget, life: Life, past: BTreeMap<u64, Past>) -> Self {
         let state = State {
             past,
             next: 0,
             clock: time_of(run),
             steps: 0,
             tokens: 0,
+            streams: 0,
             diverged: None,
         };
         Self {
             run,
             budget,
+            life,
             state: Mutex::new(state),
+            kept: Mutex::default(),
+            parked: CancellationToken::new(),
         }
+    }
+
+    /// Fires when the run shall end.
+    pub fn cancel(&self) -> &CancellationToken {
+        &self.life.cancel
+    }
+
+    /// Waits for the end of a call. When that takes too long the call is kept and this never resolves: whoever runs the
+    /// agent sees that it is parked, and drops it.
+    pub async fn wait(&self, mut work: Work) -> Result<Json, CallError> {
+        tokio::select! {
+            biased;
+            result = &mut work => return result,
+            () = tokio::time::sleep(self.life.park_after) => {}
+        }
+        if self.lock().streams > 0 {
+            return work.await;
+        }
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        self.parked.cancel();
+        std::future::pending().await
+    }
+
+    /// Notes a call whose chunks are read, until the mark is dropped.
+    pub fn stream(self: &Arc<Self>) -> Stream {
+        self.lock().streams += 1;
+        Stream(Arc::clone(self))
+    }
+
+    /// Resolves when the agent is put away.
+    pub async fn parked(&self) {
+        self.parked.cancelled().await;
+    }
+
+    /// The call that the agent waits for, if it is put away.
+    pub fn kept(&self) -> Option<Work> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Numbers the agent's next call and says how it is answered.
@@ -223,8 +306,13 @@ mod tests {
     use crate::call::{Principal, PrincipalKind, Rights, Scope};
     use crate::workspace::Workspace;
     use proptest::prelude::*;
-    use std::sync::Arc;
-    use std::time::Duration;
+
+    fn life() -> Life {
+        Life {
+            cancel: CancellationToken::new(),
+            park_after: Duration::from_millis(1),
+        }
+    }
 
     fn call(name: &str, message: &str) -> Call {
         let principal = Principal {
@@ -254,7 +342,7 @@ mod tests {
 
     #[test]
     fn each_budget_ends_with_an_error_that_names_it() {
-        let journal = Journal::new(Uuid::now_v7(), BUDGET, BTreeMap::new());
+        let journal = Journal::new(Uuid::now_v7(), BUDGET, life(), BTreeMap::new());
         let ask = call("inference", "{}");
         for _ in 0..3 {
             assert!(matches!(journal.next(&ask), Ok(Next::New(_))));
@@ -263,7 +351,7 @@ mod tests {
             journal.next(&ask).unwrap_err().message,
             "the run has used its 3 inference calls: raise `steps` in [agent] of waypost.toml"
         );
-        let journal = Journal::new(Uuid::now_v7(), BUDGET, BTreeMap::new());
+        let journal = Journal::new(Uuid::now_v7(), BUDGET, life(), BTreeMap::new());
         journal.answered(
             &ask.name,
             &Ok(Json::parse(r#"{"usage":{"total_tokens":101}}"#).unwrap()),
@@ -274,6 +362,39 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn an_agent_that_waits_long_is_put_away_and_its_call_is_kept() {
+        let journal = Arc::new(Journal::new(Uuid::now_v7(), BUDGET, life(), BTreeMap::new()));
+        let done = Ok(Json::null());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        assert_eq!(journal.wait(Box::pin(std::future::ready(done.clone()))).await, done);
+        let waiting = tokio::spawn({
+            let (journal, done) = (Arc::clone(&journal), done.clone());
+            async move {
+                let work = async move { told.await.map_or_else(|_| Ok(Json::null()), |()| done) };
+                journal.wait(Box::pin(work)).await
+            }
+        });
+        journal.parked().await;
+        waiting.abort();
+        tell.send(()).unwrap();
+        assert_eq!(journal.kept().unwrap().await, done);
+        assert!(journal.kept().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_reads_chunks_is_not_put_away() {
+        let journal = Arc::new(Journal::new(Uuid::now_v7(), BUDGET, life(), BTreeMap::new()));
+        let stream = journal.stream();
+        let slow = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok(Json::null())
+        };
+        assert_eq!(journal.wait(Box::pin(slow)).await, Ok(Json::null()));
+        drop(stream);
+        assert!(journal.kept().is_none());
+    }
+
     proptest! {
         /// A replay of any prefix answers the prefix from the log, in order, reads the same clock, and goes on with the next
         /// number; one changed call diverges for good.
@@ -281,7 +402,7 @@ mod tests {
         fn a_prefix_is_answered_and_a_change_diverges(count in 1usize..8, cut in 0usize..8, change in proptest::option::of(0usize..8)) {
             let run = Uuid::now_v7();
             let calls: Vec<Call> = (0..count).map(|n| call("fsEvent:readFile", &format!("{{\"path\":\"{n}\"}}"))).collect();
-            let first = Journal::new(run, BUDGET, BTreeMap::new());
+            let first = Journal::new(run, BUDGET, life(), BTreeMap::new());
             let mut clocks = Vec::new();
             let mut past = BTreeMap::new();
             for (n, call) in calls.iter().enumerate() {
@@ -292,7 +413,7 @@ mod tests {
                     past.insert(n as u64, Past { id: call.id, name: call.name.to_string(), message: call.message.clone(), result });
                 }
             }
-            let again = Journal::new(run, BUDGET, past);
+            let again = Journal::new(run, BUDGET, life(), past);
             prop_assert_eq!(again.seed(0), first.seed(0));
             for (n, done) in calls.iter().enumerate() {
                 let other = call("fsEvent:readFile", "{\"path\":\"other\"}");

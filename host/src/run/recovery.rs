@@ -60,12 +60,20 @@ fn logged(event: &Event) -> Result<Logged> {
     })
 }
 
+/// Whether something of this kind happened in a run.
+pub(super) async fn has(log: &dyn EventLog, run: &str, kind: &str) -> Result<bool> {
+    Ok(events(log, run, 0).await?.iter().any(|event| *event.kind == *kind))
+}
+
 /// The agent's calls that have an end, by number.
 pub(super) async fn past(log: &dyn EventLog, run: &str) -> Result<BTreeMap<u64, Past>> {
     let mut past = BTreeMap::new();
     let mut asked: BTreeMap<Uuid, Json> = BTreeMap::new();
     for event in events(log, run, 0).await? {
-        let Some(id) = event.call else { continue };
+        // A person's answer, among others, is about a call and is no part of it.
+        let (Some(id), "call.started" | "call.ended") = (event.call, &*event.kind) else {
+            continue;
+        };
         let call = logged(&event)?;
         let (Some(index), "agent") = (call.index, call.principal.kind.as_str()) else {
             continue;

@@ -1,12 +1,11 @@
 //! A loop that is an agent component inside the hub.
 
-use super::{Drive, outcome};
+use super::{Drive, Driven, outcome};
 use crate::call::CallError;
 use crate::dispatch::Dispatcher;
 use crate::error::{Blame, ErrorKind};
-use crate::plugin::execute::Outcome;
 
-pub(super) async fn drive(dispatcher: &Dispatcher, drive: Drive<'_>) -> Result<Outcome, CallError> {
+pub(super) async fn drive(dispatcher: &Dispatcher, drive: Drive<'_>) -> Result<Driven, CallError> {
     let mut call = drive.call;
     call.scope = drive.scope;
     let reply = dispatcher.operate(call, drive.agent, Some(drive.journal.clone())).await;
@@ -14,5 +13,9 @@ pub(super) async fn drive(dispatcher: &Dispatcher, drive: Drive<'_>) -> Result<O
     if let Some(diverged) = drive.journal.diverged() {
         return Err(CallError::new(ErrorKind::Other, diverged).blame(Blame::Plugin));
     }
-    outcome(&reply.result?)
+    let reply = reply.result?;
+    Ok(match drive.journal.kept() {
+        Some(call) => Driven::Parked(call),
+        None => Driven::Ended(outcome(&reply)?),
+    })
 }

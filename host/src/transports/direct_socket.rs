@@ -31,9 +31,10 @@ mod carrier;
 mod frames;
 #[cfg(test)]
 mod tests;
-mod writer;
+pub(super) mod writer;
 
-use carrier::{Outgoing, SocketCarrier};
+pub(super) use carrier::Outgoing;
+use carrier::SocketCarrier;
 use frames::{ClientBody, ClientFrame, Malformed, Order, Outcome};
 
 /// Bad frames (not one JSON object) after which the connection is closed.
@@ -76,6 +77,16 @@ impl Limits {
     /// Size of one message to the connection: an original message and its result, and what is around them.
     fn frame(&self) -> usize {
         self.message.saturating_mul(2).saturating_add(64 << 10)
+    }
+
+    /// A socket that takes and holds no more than this.
+    pub(super) fn bound(&self, socket: WebSocketUpgrade) -> WebSocketUpgrade {
+        socket
+            .read_buffer_size(16 << 10)
+            .max_message_size(self.message)
+            .max_frame_size(self.message)
+            .write_buffer_size(128 << 10)
+            .max_write_buffer_size(self.frame().saturating_add(256 << 10))
     }
 }
 
@@ -167,19 +178,15 @@ async fn upgrade(
         Err(rejection) => return rejection.into_response(),
     };
     let limits = direct.limits;
-    socket
-        .read_buffer_size(16 << 10)
-        .max_message_size(limits.message)
-        .max_frame_size(limits.message)
-        .write_buffer_size(128 << 10)
-        .max_write_buffer_size(limits.frame().saturating_add(256 << 10))
+    limits
+        .bound(socket)
         .on_upgrade(async move |socket| serve(&direct, &member, socket).await)
 }
 
 /// How a connection ended from this side: with a close frame, unless it is gone already.
-type Ending = Option<CloseFrame>;
+pub(super) type Ending = Option<CloseFrame>;
 
-fn close(code: u16, reason: &'static str) -> Ending {
+pub(super) fn close(code: u16, reason: &'static str) -> Ending {
     Some(CloseFrame {
         code,
         reason: reason.into(),
@@ -214,7 +221,7 @@ async fn serve(direct: &DirectSocket, member: &Member, socket: WebSocket) {
             let pong = Notify::new();
             let ending = tokio::select! {
                 ending = session.read(&mut stream, &pong) => ending,
-                ending = writer::write(&mut sink, outgoing, backlog, &pong, limits) => ending,
+                ending = writer::write(&mut sink, outgoing, Some(backlog), &pong, limits) => ending,
                 () = attached.replaced() => close(close_code::POLICY, "replaced by a newer connection of this name"),
             };
             tracing::info!(connection = %session.id, "disconnected");
@@ -348,4 +355,4 @@ impl Session<'_> {
 }
 
 /// The queue of requests and answers, as the writer sees it.
-type OutgoingQueue = mpsc::Receiver<Outgoing>;
+pub(super) type OutgoingQueue = mpsc::Receiver<Outgoing>;

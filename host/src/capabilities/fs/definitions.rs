@@ -51,6 +51,7 @@ pub(super) fn list(job: &Job, message: ListDefinitions) -> Result<Definitions, C
                 Language::ENDINGS
             )));
         }
+        job.must_read(&path, place.real())?;
         files.push(path.clone());
     } else {
         walk(
@@ -62,7 +63,8 @@ pub(super) fn list(job: &Job, message: ListDefinitions) -> Result<Definitions, C
             },
             &|| job.stop(),
             &mut |entry| {
-                if entry.metadata.is_file() && entry.named && Language::of(entry.path).is_some() {
+                let source = entry.metadata.is_file() && entry.named && Language::of(entry.path).is_some();
+                if source && job.may_read(entry.path) {
                     files.push(entry.path.to_owned());
                 }
                 Ok(Next::Past)

@@ -40,6 +40,9 @@ pub(super) fn file_list(job: &Job, message: FileList) -> Result<Paths, CallError
     };
     let (mut files, mut is_truncated) = (Vec::new(), false);
     walk(job.workspace(), &path, show, &|| job.stop(), &mut |entry| {
+        if !job.may_meet(entry.path) {
+            return Ok(Next::Past);
+        }
         if files.len() >= job.limits.entries {
             is_truncated = true;
             return Ok(Next::End);
@@ -103,7 +106,7 @@ pub(super) fn list_directory(job: &Job, message: ListDirectory) -> Result<Direct
     };
     let (mut entries, mut total) = (Vec::new(), 0);
     walk(job.workspace(), &path, show, &|| job.stop(), &mut |entry| {
-        if !ignore.matches(entry.path) {
+        if !ignore.matches(entry.path) && job.may_meet(entry.path) {
             total += 1;
             if entries.len() < most {
                 entries.push(item(entry, message.detailed));
@@ -196,6 +199,7 @@ pub(super) fn fuzzy_search(job: &Job, message: FuzzySearch) -> Result<Found, Cal
         &mut |entry| {
             if entry.metadata.is_file()
                 && let Some(score) = likeness(&query, entry.path)
+                && job.may_meet(entry.path)
             {
                 results.push(Hit {
                     path: entry.path.to_owned(),

@@ -252,7 +252,9 @@ fn choose(
             Ok((place, path)) => match place.metadata() {
                 Some(metadata) if metadata.is_dir() => (path.as_str(), Globs(None)),
                 Some(_) => {
-                    if !exclude.matches(path) && !chosen.add(path) {
+                    if let Err(error) = job.must_read(path, place.real()) {
+                        chosen.files.push(Err((path.clone(), error)));
+                    } else if !exclude.matches(path) && !chosen.add(path) {
                         break;
                     }
                     continue;
@@ -283,7 +285,8 @@ fn choose(
                     && entry.named
                     && glob.allows(entry.path)
                     && include.allows(entry.path)
-                    && !exclude.matches(entry.path);
+                    && !exclude.matches(entry.path)
+                    && job.may_read(entry.path);
                 Ok(if wanted && !chosen.add(entry.path) {
                     Next::End
                 } else {

@@ -104,6 +104,7 @@ fn search(
     let mut search = Search::new(job, matcher);
     let place = job.workspace().locate(&path, Last::Followed)?;
     if place.metadata().is_some_and(|metadata| !metadata.is_dir()) {
+        job.must_read(&path, place.real())?;
         let (file, _) = job.workspace().open_file(&path)?;
         search.file(file, &path)?;
     } else {
@@ -119,6 +120,7 @@ fn search(
                 let wanted = entry.metadata.is_file() && include.allows(entry.path) && !exclude.matches(entry.path);
                 if wanted
                     && entry.named
+                    && job.may_read(entry.path)
                     && let Ok((file, _)) = open_regular(entry.folder, entry.name, entry.path)
                 {
                     search.file(file, entry.path)?;

@@ -1,11 +1,13 @@
 //! Creates, replaces and removes. Each is whole: a reader sees what was there before or what is there after.
 
+use cap_std::fs::Metadata;
 use serde::{Deserialize, Serialize};
 
 use super::Job;
 use crate::call::CallError;
 use crate::error::ErrorKind;
 use crate::workspace::bundle::unified;
+use crate::workspace::walk::{Next, Show, walk};
 use crate::workspace::{Last, invalid, not_found};
 
 #[derive(Deserialize)]
@@ -122,10 +124,38 @@ pub(super) fn delete_file(job: &Job, message: OnlyPath) -> Result<Done, CallErro
 /// Removes a folder with all in it.
 pub(super) fn delete_folder(job: &Job, message: OnlyPath) -> Result<Done, CallError> {
     let path = job.path(&message.path)?;
+    must_meet_all(job, &path)?;
     job.workspace().remove_folder(&path, &|| job.stop())?;
     Ok(Done {
         result: format!("deleted the folder {path}"),
         path,
+    })
+}
+
+/// Refuses a folder with something in it that the rules keep from this call.
+fn must_meet_all(job: &Job, path: &str) -> Result<(), CallError> {
+    // What is not there, or is no folder, is told by the work itself.
+    let is_folder = job
+        .workspace()
+        .locate(path, Last::Itself)?
+        .metadata()
+        .is_some_and(Metadata::is_dir);
+    if job.call.files.is_none() || !is_folder {
+        return Ok(());
+    }
+    let show = Show {
+        gitignore: false,
+        hidden: true,
+    };
+    walk(job.workspace(), path, show, &|| job.stop(), &mut |entry| {
+        if job.may_meet(entry.path) {
+            return Ok(Next::Into);
+        }
+        let message = format!(
+            "`{path}` holds `{}`, which a rule of this project keeps from {}",
+            entry.path, job.call.name
+        );
+        Err(CallError::new(ErrorKind::Denied, message))
     })
 }
 

@@ -7,25 +7,14 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-/// The most that is read from a pipe at once, and the most text in one chunk, in bytes.
-pub(super) const CHUNK: usize = 16 << 10;
-
-/// Which stream of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Source {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
+use crate::process::{CHUNK, Source};
 
 /// One chunk on the sink: `wit/kinds/executeCommand.json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Chunk<'a> {
     /// Where it was written.
     pub stream: Source,
-    /// At most [`CHUNK`] bytes.
+    /// At most 16 KiB.
     pub text: &'a str,
 }
 

@@ -217,7 +217,7 @@ async fn a_huge_line_comes_in_small_chunks() {
     let mut started = room.stream("head -c 3000000 /dev/zero | tr '\\0' x");
     let mut length = 0;
     while let Some((_, text)) = started.chunk().await {
-        assert!(text.len() <= output::CHUNK);
+        assert!(text.len() <= crate::process::CHUNK);
         length += text.len();
     }
     assert_eq!(length, 3_000_000);

@@ -12,7 +12,7 @@ use crate::error::{Blame, ErrorKind};
 use crate::gateway::{Carrier, Delivery, Notification, RequestTicket};
 
 /// A frame that waits to be written.
-pub(super) struct Outgoing {
+pub(in crate::transports) struct Outgoing {
     frame: Json,
     /// Of a request: whether it may still leave.
     delivery: Option<Delivery>,
@@ -20,7 +20,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// An answer to a frame of the connection.
-    pub(super) fn answer(frame: Json) -> Self {
+    pub(in crate::transports) fn answer(frame: Json) -> Self {
         Self { frame, delivery: None }
     }
 
@@ -43,7 +43,7 @@ pub(super) struct SocketCarrier {
 }
 
 /// The writer's end of the notifications.
-pub(super) struct Backlog {
+pub(in crate::transports) struct Backlog {
     notifications: mpsc::Receiver<(Arc<Notification>, u64)>,
     queued: Arc<AtomicUsize>,
 }

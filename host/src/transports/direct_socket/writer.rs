@@ -2,6 +2,7 @@
 //!
 //! A peer that does not take a frame in time, or does not answer a ping, ends here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite;
 use super::carrier::{Backlog, Outgoing};
 use super::{Ending, Limits, OutgoingQueue, close, frames};
 use crate::call::Json;
+use crate::gateway::Notification;
 
 /// How many frames are handed over before they are flushed.
 const BATCH: usize = 32;
@@ -27,10 +29,10 @@ enum Next {
 }
 
 /// Writes until the connection ends.
-pub(super) async fn write(
+pub(in crate::transports) async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
     mut outgoing: OutgoingQueue,
-    mut backlog: Backlog,
+    mut backlog: Option<Backlog>,
     pong: &Notify,
     limits: Limits,
 ) -> Ending {
@@ -55,7 +57,7 @@ pub(super) async fn write(
                 0 => return None,
                 _ => Next::Batch,
             },
-            Some((notification, dropped)) = backlog.next() => {
+            Some((notification, dropped)) = next(&mut backlog) => {
                 unsaid = unsaid.saturating_add(dropped);
                 match frames::notification(&notification, unsaid) {
                     Ok(frame) if frame.as_str().len() <= limits.frame() => {
@@ -75,6 +77,14 @@ pub(super) async fn write(
         };
         // Broken, or not taken in time: there is nobody to say good-bye to.
         written?;
+    }
+}
+
+/// The next notification, where there are any.
+async fn next(backlog: &mut Option<Backlog>) -> Option<(Arc<Notification>, u64)> {
+    match backlog {
+        Some(backlog) => backlog.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -106,7 +116,7 @@ fn text(frame: &Json) -> Message {
 }
 
 /// The close frame that a reading error deserves.
-pub(super) fn ending(error: axum::Error) -> Ending {
+pub(in crate::transports) fn ending(error: axum::Error) -> Ending {
     let code = match error.into_inner().downcast_ref::<tungstenite::Error>() {
         Some(tungstenite::Error::Capacity(_)) => (close_code::SIZE, "the message is larger than this socket takes"),
         Some(tungstenite::Error::Utf8(_)) => (close_code::INVALID, "a text message must be UTF-8"),

@@ -1,0 +1,264 @@
+//! The agent socket: a program on `/codebolt` that asks for calls, as Codebolt's published clients do.
+//!
+//! Whoever connects takes a seat with the id that it was given ([`crate::seats`]) and acts as that seat's principal; a
+//! client of SDK 1.1.99 can send nothing else. Every frame that it asks with is one call, and every call that its client
+//! waits for has one answer. Not here: what its frames look like ([`super::dialect`]), in which order calls are made
+//! ([`super::caller`]).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use futures::{SinkExt, StreamExt};
+use reqwest::Url;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::caller::{Caller, Identity};
+use super::direct_socket::{Ending, Limits, Outgoing, close, writer};
+use super::gate::{self, Gate};
+use super::{caller, dialect};
+use crate::call::{Dispatch, Principal, PrincipalKind, Rights, Scope};
+use crate::config::Config;
+use crate::hub::DEFAULT_PROJECT;
+use crate::runtimes::process::Frames;
+use crate::seats::{Agent, Refusal, Said, Seat, Seats};
+
+/// How an agent on this socket is told to work and to stop.
+pub const FRAMES: Frames = Frames {
+    start: |prompt, thread, agent| {
+        let message_id = uuid::Uuid::now_v7().to_string();
+        dialect::start_message(&dialect::Start {
+            prompt,
+            message_id: &message_id,
+            thread_id: thread,
+            agent,
+            at: SystemTime::now(),
+        })
+    },
+    stop: dialect::stop_message,
+};
+
+/// The socket of one project.
+pub struct AgentSocket {
+    dispatch: Arc<dyn Dispatch>,
+    seats: Seats,
+    /// Where agents act that have no seat.
+    project: Arc<Scope>,
+    /// Whether an agent without a seat may connect.
+    unbound: bool,
+    /// The time of one call by such an agent.
+    call_timeout: std::time::Duration,
+    limits: Limits,
+}
+
+impl AgentSocket {
+    /// A socket on which these seats can be taken.
+    pub fn new(dispatch: Arc<dyn Dispatch>, seats: Seats, project: Arc<Scope>, config: &Config) -> Self {
+        let unbound = config.sockets.allow_unbound_agents;
+        if unbound {
+            tracing::warn!(
+                "`allow-unbound-agents` of [sockets] is on: every process on this machine may act as an agent in the project"
+            );
+        }
+        Self {
+            dispatch,
+            seats,
+            project,
+            unbound,
+            call_timeout: config.limits.answer_timeout,
+            limits: Limits {
+                message: config.limits.message,
+                ..Limits::default()
+            },
+        }
+    }
+
+    /// The route `/codebolt`, behind the gate.
+    pub fn routes(self: Arc<Self>, gate: Arc<Gate>) -> Router {
+        let routes = Router::new().route("/codebolt", any(upgrade)).with_state(self);
+        routes.route_layer(from_fn_with_state(gate, gate::guard))
+    }
+
+    /// Who connects with this query, or why nobody does.
+    fn admit(&self, query: Option<&str>) -> Result<Admitted, &'static str> {
+        let id = agent_id(query.unwrap_or_default());
+        match self.seats.take(&id) {
+            Ok(seat) => Ok(Admitted::Seated(Box::new(seat))),
+            Err(Refusal::Taken) => Err("an agent with this `agentId` is or was connected; each connects once\n"),
+            Err(Refusal::Unknown) if self.unbound => {
+                tracing::warn!("an agent without a seat has connected, as `allow-unbound-agents` of [sockets] permits");
+                Ok(Admitted::Unbound)
+            }
+            Err(Refusal::Unknown) => Err(
+                "no agent with this `agentId` is expected; agents are started with `waypost run --agent '<command>'`, or set \
+                 `allow-unbound-agents = true` in [sockets] of waypost.toml\n",
+            ),
+        }
+    }
+
+    /// As whom an agent without a seat acts: in the project itself, and in no run.
+    fn unbound(&self) -> Identity {
+        let principal = Principal {
+            project: DEFAULT_PROJECT.into(),
+            run: None,
+            kind: PrincipalKind::Agent,
+            id: "unbound".into(),
+            rights: Rights::all(),
+        };
+        Identity {
+            principal: Arc::new(principal),
+            scope: Arc::clone(&self.project),
+            cancel: CancellationToken::new(),
+            deadline: None,
+            call_timeout: self.call_timeout,
+            journal: None,
+        }
+    }
+}
+
+enum Admitted {
+    Seated(Box<Seat>),
+    Unbound,
+}
+
+/// The first `agentId` of a query. Published clients do not encode it, and send whatever else they have.
+fn agent_id(query: &str) -> String {
+    let pairs = Url::parse("ws://localhost/").map(|mut url| {
+        url.set_query(Some(query));
+        let found = url.query_pairs().find(|(name, _)| name == "agentId");
+        found.map(|(_, id)| id.into_owned())
+    });
+    pairs.ok().flatten().unwrap_or_default()
+}
+
+async fn upgrade(
+    State(agents): State<Arc<AgentSocket>>,
+    RawQuery(query): RawQuery,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    // A seat is taken by an agent that can sit down, not by a stray request.
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let admitted = match agents.admit(query.as_deref()) {
+        Ok(admitted) => admitted,
+        Err(why) => return (StatusCode::UNAUTHORIZED, why).into_response(),
+    };
+    agents
+        .limits
+        .bound(socket)
+        .on_upgrade(async move |socket| match admitted {
+            Admitted::Unbound => drop(serve(&agents, agents.unbound(), None, socket).await),
+            Admitted::Seated(seat) => seated(&agents, *seat, socket).await,
+        })
+}
+
+/// An agent with a seat, from its first frame to its leave.
+async fn seated(agents: &AgentSocket, seat: Seat, socket: WebSocket) {
+    let Seat {
+        agent,
+        start,
+        says,
+        mut orders,
+    } = seat;
+    let Agent {
+        principal,
+        scope,
+        deadline,
+        cancel,
+        journal,
+    } = agent;
+    let identity = Identity {
+        principal,
+        scope,
+        cancel,
+        deadline: Some(deadline),
+        call_timeout: agents.call_timeout,
+        journal: Some(journal),
+    };
+    let seat = Sitting {
+        start,
+        says: says.clone(),
+        orders: &mut orders,
+    };
+    // Whoever offered the seat may be gone; then nobody needs to hear it.
+    drop(says.send(Said::Connected).await);
+    serve(agents, identity, Some(seat), socket).await;
+    drop(says.send(Said::Left).await);
+}
+
+/// What a seat adds to a connection.
+struct Sitting<'a> {
+    start: crate::call::Json,
+    says: mpsc::Sender<Said>,
+    orders: &'a mut mpsc::Receiver<crate::call::Json>,
+}
+
+async fn serve(agents: &AgentSocket, identity: Identity, seat: Option<Sitting<'_>>, socket: WebSocket) {
+    let limits = agents.limits;
+    let (outgoing, queue) = mpsc::channel(limits.outgoing);
+    let (mut sink, mut stream) = socket.split();
+    let gone = identity.cancel.child_token();
+    let _gone = gone.clone().drop_guard();
+    let (says, orders, start) = match seat {
+        Some(Sitting { start, says, orders }) => (Some(says), Some(orders), Some(start)),
+        None => (None, None, None),
+    };
+    let identity = Identity {
+        cancel: gone,
+        ..identity
+    };
+    let caller = Caller::new(Arc::clone(&agents.dispatch), identity, outgoing.clone(), says);
+    let pong = Notify::new();
+    let follow_orders = async {
+        if let Some(start) = start {
+            drop(outgoing.send(Outgoing::answer(start)).await);
+        }
+        if let Some(orders) = orders {
+            while let Some(order) = orders.recv().await {
+                drop(outgoing.send(Outgoing::answer(order)).await);
+            }
+            // The run is over: there is nobody left to act for.
+            return close(close_code::NORMAL, "the run is over");
+        }
+        std::future::pending().await
+    };
+    let ending: Ending = tokio::select! {
+        ending = caller::read(caller, &mut stream, &pong) => ending,
+        ending = writer::write(&mut sink, queue, None, &pong, limits) => ending,
+        ending = follow_orders => ending,
+    };
+    if let Some(frame) = ending {
+        // Whoever does not take it is gone anyway.
+        let _ = tokio::time::timeout(limits.stall, sink.send(Message::Close(Some(frame)))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_agent_id_counts_whatever_stands_around_it() {
+        for (query, id) in [
+            ("id=&agentId=a1", "a1"),
+            ("id=undefined&agentId=a1&agentId=b2&dev=true", "a1"),
+            ("agentId=a%2Bb&&&=&x", "a+b"),
+            ("x=a b&agentId=a1&y=%zz", "a1"),
+            ("", ""),
+            ("agentid=a1", ""),
+            (&format!("{}&agentId=a1", "k=v&".repeat(8000)), "a1"),
+        ] {
+            assert_eq!(agent_id(query), id, "{}", query.get(..40).unwrap_or(query));
+        }
+    }
+}
