@@ -1,218 +1,201 @@
-//! A second process on `/plugins`, over a real socket, and the hub that asks it.
+//! One contract, two carriers: every check of the gateway, with a process on `/plugins` over a real socket and with a
+//! component.
 
-use futures::{SinkExt, StreamExt};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::tungstenite;
 use waypost::call::{Call, CallName, Sink};
 use waypost::log::Event;
 
-use crate::harness::{Open, Plugin, Project, Served};
-use crate::listed;
+use crate::harness::carrier::{Side, Stage};
+use crate::harness::{Open, Plugin, Project, trial};
 
-listed![
-    a_connection_needs_its_own_token,
-    a_claimed_call_is_asked_and_answered,
-    a_failed_reply_is_the_failure_of_the_call,
-    what_is_handled_here_is_told_to_subscribers,
-    a_forged_reply_counts_for_nothing,
-    a_read_falls_back_when_its_connection_dies,
-    an_effect_is_indeterminate_when_its_connection_dies,
-    a_cancelled_effect_at_a_connection_is_indeterminate,
-    a_claim_ends_with_its_connection_and_rises_with_the_next,
+/// The sides that a check is run on.
+enum On {
+    Both,
+    /// This one alone, and why.
+    Only(Side, &'static str),
+}
+
+use On::{Both, Only};
+use Side::{Component, Connection};
+
+type Check = fn(Side) -> BoxFuture<'static, ()>;
+
+macro_rules! checks {
+    ($($on:expr => $name:ident),+ $(,)?) => {
+        const CHECKS: &[(&str, On, Check)] = &[
+            $((stringify!($name), $on, |side| Box::pin($name(side)))),+
+        ];
+    };
+}
+
+checks![
+    Both => a_claimed_call_is_asked_and_answered,
+    Both => a_failure_is_the_failure_of_the_call,
+    Both => what_nobody_claims_is_local_by_proxy_and_fails_by_proxy_only,
+    Both => a_second_claimer_is_refused_while_the_first_keeps_receiving,
+    Both => what_is_let_go_is_free_for_the_next,
+    Both => a_claim_ends_with_its_holder_and_the_epoch_rises,
+    Both => a_call_under_way_ends_with_the_claim,
+    Both => a_cancelled_effect_has_one_end,
+    Both => a_death_during_a_read_falls_back_to_local,
+    Both => a_death_during_an_effect_is_told,
+    Both => a_time_limit_ends_the_call,
+    Both => two_subscribers_hear_the_result,
+    Both => one_that_unsubscribed_hears_nothing_more,
+    Both => a_slow_subscriber_delays_nobody_and_learns_what_it_lost,
+    Both => what_is_proxied_is_not_told_and_what_is_said_is,
+    Only(Connection, "a component proves nothing: the hub itself attaches it") => a_connection_needs_its_own_token,
+    Only(Connection, "a component is not told the ids of requests, and has no message for replies") =>
+        a_forged_reply_counts_for_nothing,
+    Only(Connection, "a component is stopped with its call: there is nobody left who could be late") =>
+        a_late_reply_is_ignored,
+    Only(Component, "a connection has no file that is read again; it takes over by its token") =>
+        a_reload_keeps_the_claim_without_a_gap,
+    Only(Component, "the frames of a connection have no chunks") => chunks_come_in_order_before_the_reply,
+    Only(Component, "a connection makes no calls") => a_claimer_reaches_what_it_wraps,
 ];
 
-struct Peer(WebSocketStream<MaybeTlsStream<TcpStream>>);
-
-impl Peer {
-    async fn connect(served: &Served, name: &str, token: &str) -> Result<Self, tungstenite::Error> {
-        let mut request = format!("ws://{}/plugins?providerId={name}", served.address).into_client_request()?;
-        request
-            .headers_mut()
-            .insert("authorization", format!("Bearer {token}").parse().unwrap());
-        tokio_tungstenite::connect_async(request)
-            .await
-            .map(|(socket, _)| Self(socket))
-    }
-
-    /// Connects with its own token; its claim is granted when this resolves.
-    async fn join(served: &Served, name: &str) -> Self {
-        let mut peer = Self::connect(served, name, &format!("token of {name}")).await.unwrap();
-        peer.settle().await;
-        peer
-    }
-
-    async fn say(&mut self, frame: Value) {
-        self.0.send(Message::text(frame.to_string())).await.unwrap();
-    }
-
-    async fn hear(&mut self) -> Value {
-        loop {
-            if let Message::Text(text) = self.0.next().await.unwrap().unwrap() {
-                return serde_json::from_str(&text).unwrap();
+/// Each check on each side. Where it cannot be run on one, the trial is ignored, with the reason in its name.
+pub fn trials() -> Vec<Trial> {
+    let on_sides = CHECKS.iter().flat_map(|(name, on, check)| {
+        [(Connection, "connection"), (Component, "component")].map(|(side, word)| {
+            let name = format!("gateway::{name}::{word}");
+            match on {
+                Only(only, why) if *only != side => {
+                    Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true)
+                }
+                _ => trial(&name, move || check(side)),
             }
-        }
-    }
-
-    /// Makes sure that all that was said before has been heard.
-    async fn settle(&mut self) -> Value {
-        self.say(json!({ "type": "executionGateway.subscribe", "requestId": "settle" }))
-            .await;
-        loop {
-            let frame = self.hear().await;
-            if frame["requestId"] == "settle" {
-                return frame;
-            }
-        }
-    }
-
-    async fn reply(&mut self, request: &Value, result: Value) {
-        let id = &request["requestId"];
-        self.say(json!({ "type": "executionGateway.reply", "replyRequestId": id, "success": true, "result": result }))
-            .await;
-    }
+        })
+    });
+    on_sides.collect()
 }
 
-/// A project in which `worker` may claim `job` and reads of files, and `other` nothing.
-fn project() -> Project {
-    let connection = |name: &str, claim: &str| {
-        let digest = Sha256::digest(format!("token of {name}"));
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("[[connection]]\nname = {name:?}\ntoken-sha256 = {digest:?}\nclaim = {claim}\n")
-    };
-    Project::new()
-        .file("a.txt", "hello\n")
-        .toml(&connection("worker", "[\"job:*\", \"fsEvent:readFile\"]"))
-        .toml(&connection("other", "[\"chore\"]"))
-        .toml("[[route]]\nmatch = [\"job\", \"chore\", \"fsEvent:readFile\"]\nto = \"proxy\"")
-}
-
-async fn a_connection_needs_its_own_token() {
-    let open = project().open().await;
-    let served = open.serve().await;
-    for (name, token) in [
-        ("worker", "token of other"),
-        ("worker", "wrong"),
-        ("stranger", "token of worker"),
-    ] {
-        let error = Peer::connect(&served, name, token).await.err().unwrap();
-        let tungstenite::Error::Http(response) = error else {
-            panic!("{error}")
-        };
-        assert_eq!(response.status(), 401);
-        let text = String::from_utf8(response.into_body().unwrap_or_default()).unwrap();
-        assert_eq!(
-            text,
-            "no connection of this name has this token; look at [[connection]] in waypost.toml\n"
-        );
-    }
-    // The query carries it for clients that can set no header.
-    let url = format!(
-        "ws://{}/plugins?providerId=worker&token=token%20of%20worker",
-        served.address
-    );
-    let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    assert_eq!(Peer(socket).settle().await["success"], true);
-}
-
-async fn a_claimed_call_is_asked_and_answered() {
-    let open = project().open().await;
-    let served = open.serve().await;
-    let mut worker = Peer::join(&served, "worker").await;
-    let asked = open.begin("job:do", json!({ "what": "this" })).await;
-    let request = worker.hear().await;
-    let id = request["requestId"].clone();
-    let original = json!({ "type": "job", "action": "do", "message": { "what": "this" }, "requestId": id });
-    assert_eq!(
-        (
-            &request["type"],
-            &request["originalType"],
-            &request["originalAction"],
-            &request["originalMessage"]
-        ),
-        (
-            &json!("executionGateway.request"),
-            &json!("job"),
-            &json!("do"),
-            &original
-        )
-    );
-    worker.reply(&request, json!({ "done": true })).await;
-    let reply = asked.await.unwrap();
+async fn a_claimed_call_is_asked_and_answered(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    assert_eq!(worker.refused().await, None);
+    let call = stage.open.begin("job:do", json!({ "what": "this" })).await;
+    let asked = worker.asked().await;
+    assert_eq!((&*asked.name, &asked.message), ("job:do", &json!({ "what": "this" })));
+    worker.answer(&asked, json!({ "done": true })).await;
+    let reply = call.await.unwrap();
     assert_eq!(reply.result.unwrap().as_str(), r#"{"done":true}"#);
-    assert_eq!(reply.by.unwrap().to_string(), "connection:worker");
+    assert_eq!(reply.by.unwrap().to_string(), worker.target());
     // What it may not claim goes elsewhere.
-    let error = open.error("chore", json!({})).await;
+    let error = stage.open.error("chore", json!({})).await;
     assert!(error.starts_with("not-found: chore has no built-in handler"), "{error}");
+    let stats = stage.open.hub.gateway.stats();
+    assert_eq!((stats.claims, stats.pending), (1, 0));
 }
 
-async fn a_failed_reply_is_the_failure_of_the_call() {
-    let open = project().open().await;
-    let served = open.serve().await;
-    let mut worker = Peer::join(&served, "worker").await;
-    let asked = open.begin("job:do", json!({})).await;
-    let id = worker.hear().await["requestId"].clone();
-    let frame =
-        json!({ "type": "executionGateway.reply", "replyRequestId": id, "success": false, "error": "out of paint" });
-    worker.say(frame).await;
+async fn a_failure_is_the_failure_of_the_call(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let call = stage.open.begin("job:do", json!({})).await;
+    let asked = worker.asked().await;
+    worker.fail(&asked, "out of paint").await;
     assert_eq!(
-        asked.await.unwrap().result.unwrap_err().to_string(),
+        call.await.unwrap().result.unwrap_err().to_string(),
         "other: out of paint"
     );
 }
 
-async fn what_is_handled_here_is_told_to_subscribers() {
-    let open = project().plugin(&Plugin::of("echo")).open().await;
-    let served = open.serve().await;
-    let mut worker = Peer::join(&served, "worker").await;
-    assert_eq!(worker.settle().await["data"]["subscribed"], true);
-    open.reply("fsEvent:writeToFile", json!({ "path": "b.txt", "content": "x" }))
-        .await;
-    open.reply("echo", json!({ "text": "a", "times": 1 })).await;
-    open.error("echo", json!({})).await;
-    let heard = [worker.hear().await, worker.hear().await, worker.hear().await];
-    for frame in &heard {
-        assert_eq!(frame["type"], "executionGateway.notification", "{frame}");
-    }
+async fn what_nobody_claims_is_local_by_proxy_and_fails_by_proxy_only(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let _worker = stage.claimer("worker").await;
+    let write = json!({ "path": "b.txt", "content": "x" });
+    let reply = stage.open.call("fsEvent:writeToFile", write).await;
     assert_eq!(
-        (&heard[0]["originalType"], &heard[0]["originalAction"]),
-        (&json!("fsEvent"), &json!("writeToFile"))
+        (reply.result.is_ok(), reply.by.unwrap().to_string()),
+        (true, "local".to_owned())
     );
-    assert_eq!(heard[1]["result"]["text"], "a");
-    let error = "the message of echo does not fit: missing field `text` at line 1 column 2";
-    assert_eq!(heard[2]["result"], json!({ "success": false, "error": error }));
+    assert_eq!(
+        stage.open.error("errand", json!({})).await,
+        "unavailable: nobody holds a claim on errand in project default; connect one that does"
+    );
 }
 
-async fn a_forged_reply_counts_for_nothing() {
-    let open = project().open().await;
-    let served = open.serve().await;
-    let mut worker = Peer::join(&served, "worker").await;
-    let mut other = Peer::join(&served, "other").await;
-    let asked = open.begin("job:do", json!({})).await;
-    let request = worker.hear().await;
-    other.reply(&request, json!({ "forged": true })).await;
-    other.settle().await;
-    worker.reply(&request, json!({ "real": true })).await;
-    worker.reply(&request, json!({ "again": true })).await;
-    assert_eq!(asked.await.unwrap().result.unwrap().as_str(), r#"{"real":true}"#);
-    worker.settle().await;
-    let rejected = serde_json::to_value(open.hub.gateway.stats().rejected).unwrap();
-    let counted: u64 = rejected.as_object().unwrap().values().filter_map(Value::as_u64).sum();
-    assert_eq!(counted, 2, "{rejected}");
+async fn a_second_claimer_is_refused_while_the_first_keeps_receiving(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let mut rival = stage.claimer("rival").await;
+    let expected = format!(
+        "{} holds the claim on fsEvent:readFile in project default (epoch 1); it must relinquish it first",
+        worker.target()
+    );
+    assert_eq!(rival.refused().await, Some(expected));
+    for _ in 0..2 {
+        let call = stage.open.begin("job:do", json!({})).await;
+        let asked = worker.asked().await;
+        worker.answer(&asked, json!(1)).await;
+        assert_eq!(call.await.unwrap().by.unwrap().to_string(), worker.target());
+    }
 }
 
-async fn a_read_falls_back_when_its_connection_dies() {
-    let open = project().open().await;
-    let served = open.serve().await;
-    let mut worker = Peer::join(&served, "worker").await;
-    let asked = open.begin("fsEvent:readFile", json!({ "path": "a.txt" })).await;
-    worker.hear().await;
-    drop(worker);
-    let reply = asked.await.unwrap();
-    assert_eq!(reply.by.unwrap().to_string(), "local");
-    assert!(reply.result.unwrap().as_str().contains("hello"));
+async fn what_is_let_go_is_free_for_the_next(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let worker = stage.claimer("worker").await;
+    let mut rival = stage.claimer("rival").await;
+    assert!(rival.refused().await.is_some());
+    let _left = worker.leave().await;
+    assert_eq!(rival.refused().await, None);
+    let call = stage.open.begin("job:do", json!({})).await;
+    let asked = rival.asked().await;
+    rival.answer(&asked, json!(1)).await;
+    assert_eq!(call.await.unwrap().by.unwrap().to_string(), rival.target());
+}
+
+/// The epochs of what was logged of claims, in order.
+async fn epochs(open: &Open) -> Vec<u64> {
+    let events = open.events().await;
+    let claims = events.iter().filter(|event| event.kind.starts_with("claim."));
+    claims
+        .filter_map(|event| event.body.to::<Value>().ok()?["epoch"].as_u64())
+        .collect()
+}
+
+async fn a_claim_ends_with_its_holder_and_the_epoch_rises(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let gateway = Arc::clone(&stage.open.hub.gateway);
+    let name: CallName = "job:do".parse().unwrap();
+    let worker = stage.claimer("worker").await;
+    let mut changes = gateway.claims_changed();
+    match side {
+        Connection => drop(worker),
+        Component => drop(worker.leave().await),
+    }
+    while gateway.has_claimer("default", &name) {
+        changes.changed().await.unwrap();
+    }
+    let error = stage.open.error("job:do", json!({})).await;
+    assert!(
+        error.starts_with("not-found: job:do has no built-in handler"),
+        "{error}"
+    );
+    let mut worker = stage.claimer("worker").await;
+    assert_eq!(worker.refused().await, None);
+    stage.open.event(|event| &*event.kind == "claim.released").await;
+    let epochs = epochs(&stage.open).await;
+    assert!(epochs.is_sorted() && epochs.first() < epochs.last(), "{epochs:?}");
+}
+
+async fn a_call_under_way_ends_with_the_claim(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let call = stage.open.begin("job:do", json!({})).await;
+    worker.asked().await;
+    let target = worker.target();
+    let _left = worker.leave().await;
+    assert_eq!(
+        call.await.unwrap().result.unwrap_err().to_string(),
+        format!("indeterminate: {target} went away while it worked on job:do; check what it did")
+    );
 }
 
 /// What the terminal events of a call say of its end.
@@ -228,57 +211,294 @@ async fn ends(open: &Open, call: &Call) -> Vec<Value> {
         .collect()
 }
 
-async fn an_effect_is_indeterminate_when_its_connection_dies() {
-    let open = project().open().await;
-    let served = open.serve().await;
-    let mut worker = Peer::join(&served, "worker").await;
-    let call = open.prepared("job:do", json!({})).await;
-    let asked = open.carry(call.clone(), Sink::discard());
-    worker.hear().await;
-    drop(worker);
-    assert_eq!(
-        asked.await.unwrap().result.unwrap_err().to_string(),
-        "indeterminate: connection:worker went away while it worked on job:do; check what it did"
-    );
-    assert_eq!(ends(&open, &call).await, ["indeterminate"]);
-}
-
-async fn a_cancelled_effect_at_a_connection_is_indeterminate() {
-    let open = project().open().await;
-    let served = open.serve().await;
-    let mut worker = Peer::join(&served, "worker").await;
-    let call = open.prepared("job:do", json!({})).await;
-    let asked = open.carry(call.clone(), Sink::discard());
-    let request = worker.hear().await;
+/// A component that was stopped is known to have stopped; nobody knows what a process does.
+async fn a_cancelled_effect_has_one_end(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let call = stage.open.prepared("job:do", json!({})).await;
+    let asked = stage.open.carry(call.clone(), Sink::discard());
+    worker.asked().await;
     call.cancel.cancel();
-    assert_eq!(
-        asked.await.unwrap().result.unwrap_err().to_string(),
-        "indeterminate: the caller gave up while connection:worker worked on job:do; check what it did"
-    );
-    worker.reply(&request, json!({ "late": true })).await;
-    worker.settle().await;
-    assert_eq!(ends(&open, &call).await, ["indeterminate"], "the first end counts");
+    let (kind, text) = match side {
+        Connection => (
+            "indeterminate",
+            "the caller gave up while connection:worker worked on job:do; check what it did",
+        ),
+        Component => ("cancelled", "job:do was cancelled and stopped"),
+    };
+    let error = asked.await.unwrap().result.unwrap_err();
+    assert_eq!(error.to_string(), format!("{kind}: {text}"));
+    assert_eq!(ends(&stage.open, &call).await, [kind]);
 }
 
-async fn a_claim_ends_with_its_connection_and_rises_with_the_next() {
-    let open = project().open().await;
-    let served = open.serve().await;
-    let name: CallName = "job:do".parse().unwrap();
-    let worker = Peer::join(&served, "worker").await;
-    drop(worker);
-    open.event(|_| !open.hub.gateway.has_claimer("default", &name)).await;
-    let error = open.error("job:do", json!({})).await;
+async fn a_death_during_a_read_falls_back_to_local(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let call = stage.open.begin("fsEvent:readFile", json!({ "path": "a.txt" })).await;
+    let asked = worker.asked().await;
+    worker.die(&asked).await;
+    let reply = call.await.unwrap();
+    assert_eq!(reply.by.unwrap().to_string(), "local");
+    assert!(reply.result.unwrap().as_str().contains("hello"));
+}
+
+async fn a_death_during_an_effect_is_told(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let call = stage.open.prepared("job:do", json!({})).await;
+    let running = stage.open.carry(call.clone(), Sink::discard());
+    let asked = worker.asked().await;
+    worker.die(&asked).await;
+    let (kind, text) = match side {
+        Connection => (
+            "indeterminate",
+            "connection:worker went away while it worked on job:do; check what it did",
+        ),
+        Component => (
+            "trapped",
+            "plugin `worker` trapped: wasm `unreachable` instruction executed; `waypost plugin logs worker` shows what it \
+             said",
+        ),
+    };
+    let error = running.await.unwrap().result.unwrap_err();
+    assert_eq!(error.to_string(), format!("{kind}: {text}"));
+    assert_eq!(ends(&stage.open, &call).await, [kind]);
+}
+
+async fn a_time_limit_ends_the_call(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let call = stage.open.begin("short:do", json!({})).await;
+    worker.asked().await;
+    let expected = match side {
+        Connection => {
+            "indeterminate: its time limit passed while connection:worker worked on short:do; check what it did"
+        }
+        Component => "timeout: short:do did not end within its time limit and was stopped",
+    };
+    assert_eq!(call.await.unwrap().result.unwrap_err().to_string(), expected);
+}
+
+async fn two_subscribers_hear_the_result(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut both = [stage.subscriber("one").await, stage.subscriber("two").await];
+    let write = json!({ "path": "b.txt", "content": "x" });
+    let reply = stage.open.reply("fsEvent:writeToFile", write.clone()).await;
+    let error = stage.open.error("fsEvent:readFile", json!({ "path": "c.txt" })).await;
+    for party in &mut both {
+        let heard = party.hear().await;
+        let expected = ("fsEvent:writeToFile", &write["path"], &reply, 0);
+        let found = (
+            heard["name"].as_str().unwrap(),
+            &heard["message"]["path"],
+            &heard["result"],
+            heard["dropped"].as_u64().unwrap(),
+        );
+        assert_eq!(found, expected);
+        let heard = party.hear().await;
+        assert_eq!(
+            (&heard["name"], &heard["result"]["success"]),
+            (&json!("fsEvent:readFile"), &json!(false))
+        );
+        assert!(error.ends_with(heard["result"]["error"].as_str().unwrap()), "{error}");
+    }
+}
+
+async fn one_that_unsubscribed_hears_nothing_more(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut one = stage.subscriber("one").await;
+    say(&stage, "before").await;
+    assert_eq!(one.hear().await["message"]["message"], "before");
+    let left = one.leave().await;
+    assert_eq!(stage.open.hub.gateway.stats().subscriptions, 0);
+    say(&stage, "between").await;
+    assert!(stage.open.hub.desk.open().is_empty());
+    drop(left);
+    let mut one = stage.subscriber("one").await;
+    say(&stage, "after").await;
+    assert_eq!(one.hear().await["message"]["message"], "after");
+}
+
+async fn say(stage: &Stage, text: &str) {
+    stage.open.reply("sendMessage", json!({ "message": text })).await;
+}
+
+async fn a_slow_subscriber_delays_nobody_and_learns_what_it_lost(side: Side) {
+    // What waits for a connection is bounded in bytes long before it is in number, and its socket holds some, too.
+    let (count, filling) = match side {
+        Connection => (45, "x".repeat(1 << 20)),
+        Component => (8, String::new()),
+    };
+    let stage = Stage::of(side, "[limits.plugin]\nnotices = 4").await;
+    let mut slow = stage.subscriber("one").await;
+    // Every call ends, though nothing is taken.
+    for number in 0..count {
+        say(&stage, &format!("{number} {filling}")).await;
+    }
+    let (mut said, mut heard) = (count, 0);
+    let (number, dropped) = loop {
+        let next = slow.hear().await;
+        let text = next["message"]["message"].as_str().unwrap();
+        let number: u64 = text.split(' ').next().unwrap().parse().unwrap();
+        let dropped = next["dropped"].as_u64().unwrap();
+        if dropped > 0 {
+            break (number, dropped);
+        }
+        assert_eq!(number, heard, "they come in order");
+        heard += 1;
+        say(&stage, &format!("{said} ")).await;
+        said += 1;
+    };
+    assert_eq!(number, heard + dropped, "what is missing is what it was told of");
+    assert!(stage.open.hub.gateway.stats().lagged >= dropped);
+}
+
+async fn what_is_proxied_is_not_told_and_what_is_said_is(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut one = stage.subscriber("one").await;
+    let mut worker = stage.claimer("worker").await;
+    for name in ["job:do", "fsEvent:readFile"] {
+        let call = stage.open.begin(name, json!({ "path": "a.txt" })).await;
+        let asked = worker.asked().await;
+        worker.answer(&asked, json!({})).await;
+        call.await.unwrap().result.unwrap();
+    }
+    say(&stage, "this").await;
+    let heard = one.hear().await;
+    assert_eq!(
+        (&heard["name"], &heard["message"]["message"]),
+        (&json!("sendMessage"), &json!("this"))
+    );
+}
+
+async fn a_connection_needs_its_own_token(side: Side) {
+    let stage = Stage::of(side, "").await;
+    for (name, token) in [
+        ("worker", "token of one"),
+        ("worker", "wrong"),
+        ("stranger", "token of worker"),
+    ] {
+        let error = stage.connect(name, token).await.err().unwrap();
+        let tungstenite::Error::Http(response) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(response.status(), 401);
+        let text = String::from_utf8(response.into_body().unwrap_or_default()).unwrap();
+        assert_eq!(
+            text,
+            "no connection of this name has this token; look at [[connection]] in waypost.toml\n"
+        );
+    }
+    // The query carries it for clients that can set no header.
+    let mut peer = stage.connect("worker&token=token%20of%20worker", "").await.unwrap();
+    assert_eq!(peer.order("subscribe").await["success"], true);
+}
+
+async fn a_forged_reply_counts_for_nothing(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let mut other = stage.subscriber("one").await;
+    let call = stage.open.begin("job:do", json!({})).await;
+    let asked = worker.asked().await;
+    other.peer().reply(&asked, json!({ "forged": true })).await;
+    other.peer().order("subscribe").await;
+    worker.answer(&asked, json!({ "real": true })).await;
+    worker.answer(&asked, json!({ "again": true })).await;
+    assert_eq!(call.await.unwrap().result.unwrap().as_str(), r#"{"real":true}"#);
+    worker.peer().order("subscribe").await;
+    let rejected = stage.open.hub.gateway.stats().rejected;
+    assert_eq!((rejected.foreign, rejected.duplicate), (1, 1), "{rejected:?}");
+}
+
+async fn a_late_reply_is_ignored(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let mut worker = stage.claimer("worker").await;
+    let call = stage.open.prepared("job:do", json!({})).await;
+    let running = stage.open.carry(call.clone(), Sink::discard());
+    let asked = worker.asked().await;
+    call.cancel.cancel();
+    assert!(running.await.unwrap().result.is_err());
+    worker.answer(&asked, json!({ "late": true })).await;
+    worker.peer().order("subscribe").await;
+    assert_eq!(stage.open.hub.gateway.stats().rejected.late, 1);
+    assert_eq!(
+        ends(&stage.open, &call).await,
+        ["indeterminate"],
+        "the first end counts"
+    );
+}
+
+async fn a_reload_keeps_the_claim_without_a_gap(side: Side) {
+    let stage = Stage::of(side, "").await;
+    let open = &stage.open;
+    let mut worker = stage.claimer("worker").await;
+    let call = open.begin("job:do", json!({})).await;
+    let asked = worker.asked().await;
+    // Another component under its id, which answers at once.
+    let newer = Plugin::of("echo").named("worker").serves(&["job", "say"]);
+    let newer_claims = ["job:*", "short:*", "fsEvent:readFile"];
+    open.load(&newer.clone().serves(&newer_claims).claims(&newer_claims))
+        .await;
+    let echo = json!({ "text": "a", "times": 2 });
+    assert_eq!(open.reply("job:do", echo.clone()).await["text"], "aa");
+    worker.answer(&asked, json!("of the old one")).await;
+    assert_eq!(call.await.unwrap().result.unwrap().as_str(), "\"of the old one\"");
+    assert_eq!(epochs(open).await, [1], "nothing was let go");
+    // One that claims something else holds that, and what it held is free.
+    open.load(&newer.clone().claims(&["say"])).await;
+    let error = open.error("job:do", echo.clone()).await;
     assert!(
         error.starts_with("not-found: job:do has no built-in handler"),
         "{error}"
     );
-    let mut worker = Peer::join(&served, "worker").await;
-    assert_eq!(worker.settle().await["success"], true);
-    let events = open.events().await;
-    let epochs: Vec<u64> = events
-        .iter()
-        .filter(|event| event.kind.starts_with("claim."))
-        .filter_map(|event| event.body.to::<Value>().ok()?["epoch"].as_u64())
-        .collect();
-    assert!(epochs.is_sorted() && epochs.first() < epochs.last(), "{epochs:?}");
+    assert!(open.hub.gateway.has_claimer("default", &"say".parse().unwrap()));
+    // One that claims nothing is not there at all.
+    open.load(&newer).await;
+    let stats = open.hub.gateway.stats();
+    assert_eq!((stats.attached, stats.claims), (0, 0));
+}
+
+async fn chunks_come_in_order_before_the_reply(_: Side) {
+    let chunks = Plugin::of("chunks").claims(&["chunks"]).granted("claim = [\"*\"]");
+    let open = proxied(&chunks, "chunks").await;
+    let (sink, mut reader) = Sink::channel();
+    let call = open.prepared("chunks", json!({ "count": 200 })).await;
+    let ended = open.carry(call, sink);
+    for number in 0..200 {
+        let chunk: Value = reader.recv().await.unwrap().to().unwrap();
+        assert_eq!(chunk, json!({ "number": number }));
+    }
+    assert_eq!(reader.recv().await, None);
+    assert_eq!(ended.await.unwrap().result.unwrap().as_str(), r#"{"count":200}"#);
+}
+
+/// A hub with this plugin, and a rule by which these calls go to whoever claims them.
+async fn proxied(plugin: &Plugin, calls: &str) -> Open {
+    let rule = format!("[[route]]\nmatch = {calls:?}\nto = \"proxy\"\n[[route]]\nmatch = \"*\"\nto = \"proxy-only\"");
+    Project::new()
+        .file("a.txt", "hello\n")
+        .plugin(&plugin.clone().unrouted())
+        .toml(&rule)
+        .open()
+        .await
+}
+
+async fn a_claimer_reaches_what_it_wraps(_: Side) {
+    let wrapper = Plugin::of("wrapper").serves(&["*"]).claims(&["fsEvent", "job"]);
+    let wrapper = wrapper
+        .asks("gateway = [\"*\"]")
+        .granted("gateway = [\"*\"], claim = [\"fsEvent\", \"job\"]");
+    let open = proxied(&wrapper, "fsEvent").await;
+    let reply = open.call("fsEvent:readFile", json!({ "path": "a.txt" })).await;
+    assert_eq!(reply.by.unwrap().to_string(), "plugin:wrapper");
+    let wrapped: Value = reply.result.unwrap().to().unwrap();
+    assert!(
+        wrapped["wrapped"]["content"].as_str().unwrap().contains("hello"),
+        "{wrapped}"
+    );
+    assert_eq!(
+        open.error("job", json!({})).await,
+        "unavailable: job has no target left: it already passed through every target of its rule (waypost.toml:8); add a \
+         `fallback` to the rule"
+    );
 }

@@ -38,6 +38,8 @@ async fn the_defaults_are_what_the_reference_says() {
         log: 64 << 10,
         state: 1 << 20,
         component: 32 << 20,
+        notices: 1024,
+        notice_bytes: 32 << 20,
     };
     assert_eq!(PluginLimits::default(), defaults);
 }

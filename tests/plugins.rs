@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use waypost::call::Sink;
+use waypost::capabilities::chat::Answer;
 use waypost::plugin::Role;
 
 use crate::harness::component::Text;
@@ -29,7 +30,11 @@ listed![
     a_worker_wall_is_refused,
     an_id_is_not_taken_over,
     compiled_code_is_kept_and_not_trusted_blindly,
-    an_observer_can_be_loaded,
+    a_claim_or_a_subscription_without_its_grant_is_refused_at_load,
+    an_observer_hears_of_calls,
+    an_observer_that_fails_is_noted_once_for_each_burst,
+    an_observer_is_stopped_with_the_hub,
+    observers_that_make_calls_do_not_keep_each_other_busy,
 ];
 
 async fn a_handler_is_typed_and_knows_its_call() {
@@ -397,21 +402,127 @@ async fn compiled_code_is_kept_and_not_trusted_blindly() {
     }
 }
 
-async fn an_observer_can_be_loaded() {
+async fn a_claim_or_a_subscription_without_its_grant_is_refused_at_load() {
+    let claim = |pattern: &str| {
+        format!(
+            "denied: plugin `echo` claims `{pattern}` without the grant; if it may, add `claim = [\"say:*\", \"tell\"]` to \
+             `grant` of its [[plugin]] entry in waypost.toml"
+        )
+    };
+    let echo = || Plugin::of("echo").serves(&["*"]).claims(&["say:*", "tell"]);
+    for (granted, pattern) in [
+        ("", "say:*"),
+        ("claim = [\"say\"]", "tell"),
+        ("claim = [\"shout\", \"tell\"]", "say:*"),
+    ] {
+        assert_eq!(refused(&echo().granted(granted)).await, claim(pattern), "{granted}");
+    }
+    assert_eq!(
+        refused(&Plugin::of("watcher").role("observer").subscribes()).await,
+        "denied: plugin `watcher` subscribes without the grant; if it may, add `subscribe = true` to `grant` of its \
+         [[plugin]] entry in waypost.toml"
+    );
+    let granted = "claim = [\"say:hello\", \"*\", \"tell\"]";
+    let open = Project::new().plugin(&echo().granted(granted)).open().await;
+    let shown = open.hub.plugins.get("echo").unwrap().shown();
+    assert_eq!(shown.claims, ["say:*", "tell", "say:hello"]);
+}
+
+async fn an_observer_hears_of_calls() {
+    let watcher = Plugin::of("watcher").role("observer");
     let open = Project::new()
-        .plugin(&Plugin::of("watcher").role("observer"))
+        .plugin(&Plugin::of("echo"))
+        .plugin(&watcher.clone().subscribes().granted("subscribe = true"))
+        .plugin(&Plugin::of("witness").role("observer").grants("gateway = [\"*\"]"))
         .open()
         .await;
     let shown = open.hub.plugins.get("watcher").unwrap().shown();
-    assert_eq!((shown.role, shown.serves.len()), (Role::Observer, 0));
-    assert_eq!(shown.origin, guests_path(&open));
+    assert_eq!(
+        (shown.role, shown.serves.len(), shown.subscribes),
+        (Role::Observer, 0, true)
+    );
+    let stats = open.hub.gateway.stats();
+    assert_eq!(
+        (stats.attached, stats.subscriptions),
+        (1, 1),
+        "the other did not ask to hear"
+    );
+    echoes(&open).await;
+    open.event(|_| !open.hub.plugin_log.lines("watcher").is_empty()).await;
+    assert_eq!(open.hub.plugin_log.lines("watcher")[0].text, "echo");
 }
 
-fn guests_path(open: &Open) -> String {
-    open.root()
-        .canonicalize()
-        .unwrap()
-        .join("plugins/watcher.wasm")
-        .display()
-        .to_string()
+fn witness(id: &str) -> Plugin {
+    Plugin::of("witness")
+        .named(id)
+        .role("observer")
+        .subscribes()
+        .grants("gateway = [\"waitforReply\", \"sendMessage\"]")
+        .granted("gateway = [\"*\"], subscribe = true")
+}
+
+async fn an_observer_that_fails_is_noted_once_for_each_burst() {
+    let open = Project::new().plugin(&witness("witness")).open().await;
+    let words = ["why me", "trap", "ok", "trap", "ok"];
+    for _ in 0..=words.len() {
+        open.reply("sendMessage", json!({ "message": "hello" })).await;
+    }
+    for word in words {
+        open.answer(word).await;
+    }
+    open.questions(1).await;
+    let lines: Vec<String> = open
+        .hub
+        .plugin_log
+        .lines("witness")
+        .into_iter()
+        .map(|line| line.text)
+        .collect();
+    let trap = "trapped: plugin `witness` trapped: wasm `unreachable` instruction executed; `waypost plugin logs witness` \
+                shows what it said";
+    let noted = |error: &str| format!("a notice failed: {error}; further ones are not logged until one succeeds");
+    assert_eq!(
+        lines,
+        [
+            noted("other: why me"),
+            "2 notices in a row failed; now one succeeded".to_owned(),
+            noted(trap)
+        ]
+    );
+}
+
+async fn an_observer_is_stopped_with_the_hub() {
+    let open = Project::new().plugin(&witness("witness")).open().await;
+    for _ in 0..2 {
+        open.reply("sendMessage", json!({ "message": "hello" })).await;
+    }
+    open.questions(1).await;
+    open.hub.close().await;
+    open.questions(0).await;
+    let stats = open.hub.gateway.stats();
+    assert_eq!((stats.attached, stats.subscriptions), (0, 0));
+    assert!(
+        open.hub.plugin_log.lines("witness").is_empty(),
+        "that is no failure of its"
+    );
+}
+
+async fn observers_that_make_calls_do_not_keep_each_other_busy() {
+    let open = Project::new().plugin(&witness("a")).plugin(&witness("b")).open().await;
+    open.reply("sendMessage", json!({ "message": "hello" })).await;
+    let mut asked = Vec::new();
+    // Each hears of the message, and of the question of the other about it; nobody hears of the questions about those.
+    for _ in 0..4 {
+        let question = open.some_question().await;
+        open.hub.desk.answer(question.id, Answer::plain("ok")).unwrap();
+        let heard: Value = serde_json::from_str(&question.text).unwrap();
+        asked.push(heard["name"].as_str().unwrap().to_owned());
+    }
+    asked.sort();
+    assert_eq!(asked, ["sendMessage", "sendMessage", "waitforReply", "waitforReply"]);
+    let last = json!({ "message": "and now" });
+    open.reply("sendMessage", last.clone()).await;
+    let question = open.some_question().await;
+    let heard: Value = serde_json::from_str(&question.text).unwrap();
+    assert_eq!(heard["message"], last);
 }

@@ -301,6 +301,9 @@ impl Deadline {
     }
 }
 
+/// What a target is left out with that the call already passed through.
+pub const PASSED: &str = "skipped: the call already passed through it";
+
 /// The targets that a nested call has already passed through, newest first. Cheap to extend and to share.
 #[derive(Clone, Debug, Default)]
 pub struct Path(Option<Arc<PathNode>>);
@@ -386,6 +389,16 @@ impl Call {
             index: None,
             frame: None,
             files: None,
+        }
+    }
+
+    /// The same call as one target gets it: within a time, and with a cancel token of its own.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self {
+            deadline: self.deadline.min(Deadline::after(limit)),
+            cancel: self.cancel.child_token(),
+            ..self.clone()
         }
     }
 }

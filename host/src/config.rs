@@ -108,6 +108,9 @@ pub struct Limits {
     /// Agents (component runtimes) that run at the same time. Default 64.
     #[serde(deserialize_with = "count")]
     pub agents: usize,
+    /// Observers that are told of a call at the same time; the others wait, and so do their notifications. Default 16.
+    #[serde(deserialize_with = "count")]
+    pub observers: usize,
     /// What every plugin gets unless its manifest asks for less or the operator grants more.
     pub plugin: PluginLimits,
 }
@@ -124,6 +127,7 @@ impl Default for Limits {
             depth: 8,
             message: 16 << 20,
             agents: 64,
+            observers: 16,
             plugin: PluginLimits::default(),
         }
     }
@@ -164,6 +168,12 @@ pub struct PluginLimits {
     /// Size of the component file. Default 32 MiB.
     #[serde(with = "bytes")]
     pub component: usize,
+    /// Notifications that may wait for an observer; more are dropped, and it is told how many. Default 1,024.
+    #[serde(deserialize_with = "count")]
+    pub notices: usize,
+    /// Bytes of notifications that may wait for an observer. Default 32 MiB.
+    #[serde(with = "bytes")]
+    pub notice_bytes: usize,
 }
 
 impl Default for PluginLimits {
@@ -179,6 +189,8 @@ impl Default for PluginLimits {
             log: 64 << 10,
             state: 1 << 20,
             component: 32 << 20,
+            notices: 1024,
+            notice_bytes: 32 << 20,
         }
     }
 }
@@ -371,6 +383,12 @@ pub struct Grants {
     pub state: bool,
     /// Whether it may make, compare and remove workspaces. For providers. Default no.
     pub workspace: bool,
+    /// Calls that it may claim: patterns as above. A manifest asks for them with `claims`, beside `serves`. Default none.
+    #[serde(deserialize_with = "any_patterns")]
+    pub claim: Vec<String>,
+    /// Whether it hears of every call of the project that is handled here. A manifest asks for it with `subscribes`. For
+    /// observers. Default no.
+    pub subscribe: bool,
 }
 
 /// `[[connection]]`: who may connect on `/plugins`, and with what.

@@ -28,6 +28,8 @@ use crate::run::journal::Journal;
 mod approval;
 mod attempt;
 
+use attempt::Walked;
+
 /// What the path of a call passes through.
 pub struct Rooms {
     /// Who decides.
@@ -106,6 +108,11 @@ impl Dispatcher {
             .await
     }
 
+    /// What runs plugins.
+    pub fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
+    }
+
     /// The effect class of a call where no rule says otherwise; what is unknown is taken for the worst.
     pub fn effect_of(&self, name: &CallName) -> Effect {
         let known = self.builtins.get(&*name.kind);
@@ -135,11 +142,16 @@ impl Dispatcher {
             id: call.id,
             began,
         };
-        let (attempts, result) = match self.admit(&call).await {
+        let walked = match self.admit(&call).await {
             Ok(_place) => self.walk(&call, &sink, decision, effect, None).await,
-            Err(error) => (Vec::new(), Err(error)),
+            Err(error) => Walked::refused(error),
         };
-        let by = answered_by(&attempts, &result);
+        let by = walked.by();
+        let Walked {
+            attempts,
+            result,
+            proxied,
+        } = walked;
         if let Some(started) = dropped.call.take() {
             let ended = ended(&call, started, attempts, result.clone(), began);
             // A read is not promised after a crash: its place in the order is enough.
@@ -147,7 +159,9 @@ impl Dispatcher {
                 tracing::error!(call = %call.name, error = %error.chain(), "a read could not be logged");
             }
         }
-        self.notify(&call, by.as_ref(), &result);
+        if !proxied {
+            self.notify(&call, by.as_ref(), &result);
+        }
         Reply { result, by }
     }
 
@@ -199,12 +213,16 @@ impl Dispatcher {
                 by: None,
             };
         }
-        let (attempts, result) = match self.admit(&call).await {
+        let walked = match self.admit(&call).await {
             Ok(_place) => self.walk(&call, &sink, decision, effect, journal).await,
-            Err(error) => (Vec::new(), Err(error)),
+            Err(error) => Walked::refused(error),
         };
-        let by = answered_by(&attempts, &result);
-        let mut result = result;
+        let by = walked.by();
+        let Walked {
+            attempts,
+            mut result,
+            proxied,
+        } = walked;
         let end = ended(&call, started, attempts, result.clone(), began);
         if let Err(error) = log::write(&*self.rooms.log, end).await {
             let message = format!(
@@ -213,7 +231,9 @@ impl Dispatcher {
             );
             result = Err(CallError::new(ErrorKind::Indeterminate, message).blame(Blame::Hub));
         }
-        self.notify(&call, by.as_ref(), &result);
+        if !proxied {
+            self.notify(&call, by.as_ref(), &result);
+        }
         Reply { result, by }
     }
 
@@ -403,11 +423,6 @@ fn ended(
 /// The stream that a call's events belong to.
 fn stream(call: &Call) -> Arc<str> {
     call.principal.run.clone().unwrap_or_else(|| HUB.into())
-}
-
-fn answered_by(attempts: &[Attempt], result: &Result<Json, CallError>) -> Option<Target> {
-    let last = attempts.last()?;
-    (last.error.is_none() || result.is_err()).then(|| last.target.clone())
 }
 
 fn micros(since: Instant) -> u64 {

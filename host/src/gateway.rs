@@ -11,18 +11,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{Call, CallError, CallName, Json, Sink, Target};
 use crate::error::{Blame, ErrorKind, Result};
 use crate::log::EventLog;
 
+mod backlog;
 mod claims;
 mod pending;
 mod subscribers;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use backlog::{Backlog, Outbox, Room, backlog};
 use claims::Claims;
 use pending::Pending;
 pub use pending::{Delivery, Rejected, Rejection, RequestTicket};
@@ -37,10 +40,15 @@ pub trait Carrier: Send + Sync {
     /// The digest of what it proved its identity with; whoever takes over from it must have the same.
     fn credential(&self) -> &[u8; 32];
 
+    /// Whether a request is known to have ended when it says so after `call.cancel` fired. Then its own word counts;
+    /// otherwise a cancelled request that has left is `indeterminate`.
+    fn stops(&self) -> bool;
+
     /// Carries one request to its reply, chunks into the sink.
     ///
     /// It calls [`Delivery::start`] right before the request leaves the hub, and hands nothing over when that says no.
-    /// Dropping the future gives the request up.
+    /// Its reply comes out of the ticket: of [`RequestTicket::reply`], or of [`RequestTicket::end`]. Dropping the future
+    /// gives the request up.
     fn request<'a>(
         &'a self,
         call: &'a Call,
@@ -219,19 +227,24 @@ impl Gateway {
 
     /// Waits until somebody holds the claim on a call.
     pub async fn claimed(&self, project: &str, name: &CallName) {
-        let mut granted = self.claims.granted();
+        let mut changes = self.claims_changed();
         while !self.has_claimer(project, name) {
             // It cannot fail: the sender lives as long as this.
-            if granted.changed().await.is_err() {
+            if changes.changed().await.is_err() {
                 return;
             }
         }
     }
 
+    /// Changes whenever a claim began to hold or was let go.
+    pub fn claims_changed(&self) -> watch::Receiver<()> {
+        self.claims.changed()
+    }
+
     /// Carries a call to whoever holds the claim on it.
     ///
-    /// `unavailable` when nobody does, or when the holder went away before the request left the hub;
-    /// `indeterminate` when it left and its reply can no longer come, also after `call.cancel` fired.
+    /// `unavailable` when nobody does, when the call already passed through the holder (a claimer that wraps what it claims
+    /// reaches what it wraps), or when the holder went away before the request left the hub; `indeterminate` when it left and its reply can no longer come, also after `call.cancel` fired.
     pub async fn proxy(&self, call: &Call, sink: &Sink) -> Result<Json, CallError> {
         let project = &call.principal.project;
         let Some(grant) = self.claims.find(project, &call.name) else {
@@ -241,6 +254,9 @@ impl Gateway {
             );
             return Err(CallError::new(ErrorKind::Unavailable, message));
         };
+        if call.path.holds(grant.holder().target()) {
+            return Err(CallError::new(ErrorKind::Unavailable, crate::call::PASSED));
+        }
         self.ask(grant.holder(), Some(grant.epoch()), grant.ended(), call, sink)
             .await
     }
@@ -280,7 +296,7 @@ impl Gateway {
                 let message = format!("{target} went away while it worked on {}; check what it did", call.name);
                 CallError::new(ErrorKind::Indeterminate, message)
             }),
-            () = call.cancel.cancelled() => Err(if delivery.withdraw() {
+            () = call.cancel.cancelled(), if !attachment.carrier.stops() => Err(if delivery.withdraw() {
                 CallError::stopped(call)
             } else {
                 let why = if call.deadline.passed() { "its time limit passed" } else { "the caller gave up" };
@@ -293,7 +309,9 @@ impl Gateway {
     /// Takes a reply that arrived as a message. It counts once, from the one that was asked, while its lease holds;
     /// any other is counted by its reason and dropped.
     pub fn reply(&self, attached: &Attached, request: &str, result: Result<Json, CallError>) -> Result<(), Rejection> {
-        let outcome = self.pending.reply(attached.attachment.number, request, result);
+        let outcome = self
+            .pending
+            .reply(attached.attachment.number, request.parse().ok(), result);
         if let Err(reason) = outcome {
             tracing::debug!(from = %attached.attachment.target(), reason = reason.as_str(), "a reply was refused");
         }

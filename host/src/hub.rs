@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use crate::bundled;
 use crate::call::{Call, CallName, Json, Principal, PrincipalKind, Rights, Scope};
@@ -24,7 +25,7 @@ use crate::gateway::Gateway;
 use crate::imports::{PluginLog, Services};
 use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
-use crate::plugin::{InProcess, Plugins, Source};
+use crate::plugin::{Carriers, InProcess, Plugins, Shown, Source, carrier};
 use crate::route::{self, Routes};
 use crate::run::{Runs, recovery};
 use crate::runtimes::process::Processes;
@@ -53,6 +54,8 @@ pub struct Hub {
     pub routes: Arc<Routes>,
     /// The loaded plugins.
     pub plugins: Arc<Plugins>,
+    /// The plugins that hold claims and hear of calls.
+    pub carriers: Arc<Carriers>,
     /// What plugins said lately.
     pub plugin_log: Arc<PluginLog>,
     /// Claims, subscriptions and proxied calls.
@@ -136,6 +139,18 @@ impl Hub {
             };
             Arc::new(InProcess::new(engine, Arc::new(services)))
         });
+        let project: Arc<str> = DEFAULT_PROJECT.into();
+        let carriers = Carriers::start(carrier::Parts {
+            plugins: Arc::clone(&plugins),
+            gateway: Arc::clone(&gateway),
+            executor: Arc::clone(dispatcher.executor()),
+            log: Arc::clone(&plugin_log),
+            project: Arc::clone(&project),
+            scope: Arc::clone(&scope),
+            timeout: config.limits.plugin_timeout,
+            observing: Semaphore::new(config.limits.observers),
+        })
+        .await?;
         let environments = Arc::new(Environments::new(
             Arc::clone(&log),
             Arc::clone(&dispatcher),
@@ -162,11 +177,12 @@ impl Hub {
         let watching = watch(&routes, &log)?;
         let hub = Arc::new(Self {
             config,
-            project: DEFAULT_PROJECT.into(),
+            project,
             root,
             log,
             routes,
             plugins,
+            carriers,
             plugin_log,
             gateway,
             dispatcher,
@@ -202,6 +218,23 @@ impl Hub {
         Ok(Call::new(name, message, Arc::new(principal), scope, most))
     }
 
+    /// Reads an installed plugin's files again: new calls go to the new one, and its claim stays.
+    pub async fn reload_plugin(&self, id: &str) -> Result<Shown> {
+        let (plugins, id) = (Arc::clone(&self.plugins), id.to_owned());
+        let loaded = tokio::task::spawn_blocking(move || plugins.reload(&id))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, "loading a plugin met a defect").because(error))??;
+        self.carriers.settle().await;
+        Ok(self.carriers.shown(&loaded).await)
+    }
+
+    /// Removes an installed plugin until the next start; its claim is free, and it hears of nothing more.
+    pub async fn unload_plugin(&self, id: &str) -> Result<()> {
+        self.plugins.unload(id)?;
+        self.carriers.settle().await;
+        Ok(())
+    }
+
     /// The state directory.
     pub fn state(&self) -> PathBuf {
         self.root.join(&self.config.hub.state)
@@ -210,6 +243,7 @@ impl Hub {
     /// Writes down what is queued; after this the process may end.
     pub async fn close(&self) {
         self.runs.suspend();
+        self.carriers.stop().await;
         if let Err(error) = self.sqlite.close().await {
             tracing::error!(error = %error.chain(), "the event log did not close in order");
         }

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::call::{CallError, CallName, covers};
 use crate::config::{Config, Grants, PluginLimits, Wall};
@@ -20,10 +21,14 @@ use crate::engine::cache::hex;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::Facts;
 
+pub mod carrier;
 pub mod execute;
+mod grants;
 pub mod link;
 pub mod manifest;
+mod observe;
 
+pub use carrier::Carriers;
 pub use execute::{Executor, InProcess};
 pub use manifest::{Manifest, Role};
 
@@ -109,6 +114,12 @@ pub struct Shown {
     pub state: bool,
     /// Whether it may make workspaces.
     pub workspace: bool,
+    /// The calls it may claim.
+    pub claims: Vec<String>,
+    /// Why its claim does not hold now; none when it does, and for one without.
+    pub unclaimed: Option<String>,
+    /// Whether it hears of calls.
+    pub subscribes: bool,
     /// One line about it.
     pub description: String,
 }
@@ -120,6 +131,8 @@ pub struct Plugins {
     loaded: ArcSwap<BTreeMap<Arc<str>, Arc<Loaded>>>,
     /// One load, reload or unload at a time.
     changing: Mutex<()>,
+    /// Changes after each of them.
+    changed: watch::Sender<()>,
 }
 
 impl Plugins {
@@ -130,6 +143,7 @@ impl Plugins {
             limits,
             loaded: ArcSwap::default(),
             changing: Mutex::new(()),
+            changed: watch::Sender::default(),
         }
     }
 
@@ -163,14 +177,38 @@ impl Plugins {
         }
         all.insert(Arc::clone(&loaded.facts.id), Arc::clone(&loaded));
         self.loaded.store(Arc::new(all));
+        self.changed.send_replace(());
         Ok(loaded)
+    }
+
+    /// Removes an installed plugin until the next start. Calls under way end as they would; its claim does not.
+    pub fn unload(&self, id: &str) -> Result<()> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.known(id)?;
+        if matches!(old.origin, Origin::Bundled) {
+            let message = format!("plugin `{id}` is part of this binary and cannot be unloaded");
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let mut all = BTreeMap::clone(&self.loaded.load());
+        all.remove(id);
+        self.loaded.store(Arc::new(all));
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Changes whenever a plugin was loaded, replaced or removed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn known(&self, id: &str) -> Result<Arc<Loaded>> {
+        self.get(id)
+            .map_err(|error| Error::new(ErrorKind::NotFound, error.message))
     }
 
     /// Reads an installed plugin's files again and replaces it.
     pub fn reload(&self, id: &str) -> Result<Arc<Loaded>> {
-        let old = self
-            .get(id)
-            .map_err(|error| Error::new(ErrorKind::NotFound, error.message))?;
+        let old = self.known(id)?;
         match &old.origin {
             Origin::Bundled => Err(Error::new(
                 ErrorKind::Invalid,
@@ -197,8 +235,9 @@ impl Plugins {
             bytes,
             origin,
         } = source;
+        let asked = manifest.asks();
         let grants = match &origin {
-            Origin::Bundled => manifest.grants.clone(),
+            Origin::Bundled => asked.clone(),
             Origin::Installed {
                 path,
                 wall: Wall::Worker,
@@ -212,8 +251,9 @@ impl Plugins {
                 );
                 return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
             }
-            Origin::Installed { grant, .. } => intersect(&manifest.grants, grant),
+            Origin::Installed { grant, .. } => grants::intersect(&asked, grant),
         };
+        grants::check(&manifest.id, &asked, &grants)?;
         let limits = manifest.limits.within(&self.limits);
         let facts = Arc::new(Facts {
             id: manifest.id.as_str().into(),
@@ -283,6 +323,16 @@ impl Loaded {
         self.manifest.serves.iter().any(|pattern| covers(pattern, name))
     }
 
+    /// Whether it may hold the claim on this call.
+    pub fn claims(&self, name: &CallName) -> bool {
+        self.facts.grants.claim.iter().any(|pattern| covers(pattern, name))
+    }
+
+    /// The time that one call into it may take, unless its manifest says less.
+    pub fn timeout(&self, usual: Duration) -> Duration {
+        self.manifest.limits.timeout.unwrap_or(usual)
+    }
+
     /// What `waypost plugin ls` shows.
     pub fn shown(&self) -> Shown {
         Shown {
@@ -298,68 +348,10 @@ impl Loaded {
             may_call: self.facts.may_call.to_vec(),
             state: self.facts.grants.state,
             workspace: self.facts.grants.workspace,
+            claims: self.facts.grants.claim.clone(),
+            unclaimed: None,
+            subscribes: self.facts.grants.subscribe,
             description: self.manifest.description.clone(),
-        }
-    }
-}
-
-/// What is both asked for and allowed. A pattern counts when one on the other side is the same or wider.
-fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
-    let covered = |pattern: &String, by: &[String]| {
-        by.iter().any(|wider| {
-            pattern == wider
-                || wider == "*"
-                || pattern.split(':').next() == Some(wider.trim_end_matches(":*")) && !is_exact(wider)
-        })
-    };
-    let mut gateway: Vec<String> = asked
-        .gateway
-        .iter()
-        .filter(|pattern| covered(pattern, &allowed.gateway))
-        .cloned()
-        .collect();
-    let narrower = allowed
-        .gateway
-        .iter()
-        .filter(|pattern| covered(pattern, &asked.gateway) && !gateway.contains(pattern));
-    let narrower: Vec<String> = narrower.cloned().collect();
-    gateway.extend(narrower);
-    Grants {
-        gateway,
-        state: asked.state && allowed.state,
-        workspace: asked.workspace && allowed.workspace,
-    }
-}
-
-/// Whether a pattern names one action.
-fn is_exact(pattern: &str) -> bool {
-    pattern.split_once(':').is_some_and(|(_, action)| action != "*")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn grants(gateway: &[String]) -> Grants {
-        Grants {
-            gateway: gateway.to_vec(),
-            ..Grants::default()
-        }
-    }
-
-    proptest! {
-        /// The intersection permits a call exactly when both sides permit it.
-        #[test]
-        fn the_effective_set_is_the_intersection(
-            asked in proptest::collection::vec("[ab](:[xy*])?|\\*", 0..4),
-            allowed in proptest::collection::vec("[ab](:[xy*])?|\\*", 0..4),
-            kind in "[ab]", action in proptest::option::of("[xy]"),
-        ) {
-            let name = CallName::new(&kind, action.as_deref());
-            let permit = |patterns: &[String]| patterns.iter().any(|pattern| covers(pattern, &name));
-            let both = intersect(&grants(&asked), &grants(&allowed));
-            prop_assert_eq!(permit(&both.gateway), permit(&asked) && permit(&allowed));
         }
     }
 }

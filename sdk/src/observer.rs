@@ -30,6 +30,11 @@ impl Notification {
 
 /// Makes a component that is told of calls, from a function `fn(Notification) -> Result<(), CallError>`.
 ///
+/// Its manifest says `role = "observer"` and `subscribes = true`, and the operator grants it with
+/// `grant = { subscribe = true }`. It is then told, one by one, of every call of the project that the hub itself handled;
+/// nobody waits for it, and [`Notification::lagged`] says how many it missed because it was slow. What it returns changes
+/// nothing: an error is logged, once for each burst.
+///
 /// ```
 /// use waypost_sdk::{Notification, Result, log, state};
 ///

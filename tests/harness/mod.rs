@@ -13,13 +13,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use waypost::call::{Call, Dispatch, Json, Reply, Sink};
 use waypost::capabilities::chat::{Answer, Question};
-use waypost::config::Config;
+use waypost::config::{Config, Grants, Wall};
 use waypost::error::Error;
 use waypost::hub::Hub;
 use waypost::log::{Cursor, Event};
+use waypost::plugin::{Origin, Source};
 use waypost::transports;
 
 pub mod binary;
+pub mod carrier;
 pub mod component;
 pub mod endpoint;
 pub mod guests;
@@ -67,6 +69,8 @@ pub struct Plugin {
     bytes: Vec<u8>,
     role: &'static str,
     serves: Vec<String>,
+    /// What stands beside the role in its manifest.
+    top: String,
     asked: String,
     granted: String,
     limits: String,
@@ -87,6 +91,7 @@ impl Plugin {
             bytes,
             role: "handler",
             serves: vec![id.to_owned()],
+            top: String::new(),
             asked: String::new(),
             granted: String::new(),
             limits: String::new(),
@@ -118,6 +123,22 @@ impl Plugin {
             role,
             routed: false,
             serves: Vec::new(),
+            ..self
+        }
+    }
+
+    /// Claiming these of them.
+    pub fn claims(self, patterns: &[&str]) -> Self {
+        Self {
+            top: format!("claims = {patterns:?}\n"),
+            ..self
+        }
+    }
+
+    /// Wanting to hear of calls.
+    pub fn subscribes(self) -> Self {
+        Self {
+            top: "subscribes = true\n".to_owned(),
             ..self
         }
     }
@@ -167,6 +188,7 @@ impl Plugin {
             id,
             role,
             serves,
+            top,
             asked,
             limits,
             ..
@@ -177,7 +199,7 @@ impl Plugin {
             format!("serves = {serves:?}\n")
         };
         format!(
-            "id = {id:?}\nversion = \"1\"\nrole = {role:?}\n{serves}grants = {{ {asked} }}\nlimits = {{ {limits} }}\n"
+            "id = {id:?}\nversion = \"1\"\nrole = {role:?}\n{serves}{top}grants = {{ {asked} }}\nlimits = {{ {limits} }}\n"
         )
     }
 
@@ -310,6 +332,19 @@ impl Open {
     /// The project folder.
     pub fn root(&self) -> &Path {
         self.project.root()
+    }
+
+    /// Loads a plugin, or replaces it, as if it stood in `waypost.toml`: with all that it asks for, and no route.
+    pub async fn load(&self, plugin: &Plugin) {
+        let file = plugin.write(self.root());
+        let source = Source::read(&file, Wall::InProcess, Grants::default(), usize::MAX).unwrap();
+        let origin = Origin::Installed {
+            path: file,
+            wall: Wall::InProcess,
+            grant: source.manifest.asks(),
+        };
+        self.hub.plugins.load(Source { origin, ..source }).unwrap();
+        self.hub.carriers.settle().await;
     }
 
     /// A call of a person.

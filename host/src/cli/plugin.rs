@@ -19,6 +19,11 @@ pub(super) enum Plugin {
         /// Its id.
         id: String,
     },
+    /// Removes a plugin until the next start: what it claimed is free, and it hears of nothing more.
+    Unload {
+        /// Its id.
+        id: String,
+    },
     /// Shows what a plugin said lately. A hub that runs remembers; one that is opened for this verb has nothing yet.
     Logs {
         /// Its id.
@@ -48,6 +53,12 @@ impl Plugin {
                     output::json(&reloaded)?
                 } else {
                     table(&[reloaded])?
+                }
+            }
+            Self::Unload { id } => {
+                let removed: Value = client.delete(&format!("/plugins/{}", part(&id))).await?;
+                if json {
+                    output::json(&removed)?;
                 }
             }
             Self::Logs { id } => {
@@ -90,6 +101,12 @@ fn table(list: &[Value]) -> Result<()> {
                     .filter(|name| flag(name))
                     .map(|name| (*name).to_owned()),
             );
+            if !words("claims").is_empty() {
+                granted.push(format!("claim [{}]", words("claims")));
+            }
+            if flag("subscribes") {
+                granted.push("subscribe".to_owned());
+            }
             let granted = if granted.is_empty() {
                 "-".to_owned()
             } else {
@@ -110,5 +127,14 @@ fn table(list: &[Value]) -> Result<()> {
             ]
         })
         .collect();
-    output::table(&["PLUGIN", "VERSION", "ROLE", "ORIGIN", "SERVES", "GRANTED"], &rows)
+    output::table(&["PLUGIN", "VERSION", "ROLE", "ORIGIN", "SERVES", "GRANTED"], &rows)?;
+    for one in list {
+        if let (Some(id), Some(why)) = (
+            one.get("id").and_then(Value::as_str),
+            one.get("unclaimed").and_then(Value::as_str),
+        ) {
+            output::line(&format!("{} does not hold its claim: {}", visible(id), visible(why)))?;
+        }
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Dispatcher, stopping_error};
-use crate::call::{Call, CallError, Deadline, Effect, Json, Sink, Target};
+use crate::call::{Call, CallError, Effect, Json, PASSED, Sink, Target};
 use crate::error::{Blame, ErrorKind};
 use crate::log::Attempt;
 use crate::plugin::Role;
@@ -15,7 +15,30 @@ use crate::run::journal::Journal;
 /// How long a handler may take to stop after its cancel token fired. Longer than a terminal's own grace.
 const STOPPING: Duration = Duration::from_secs(5);
 
-type Walked = (Vec<Attempt>, Result<Json, CallError>);
+/// What came of a walk.
+pub(super) struct Walked {
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) result: Result<Json, CallError>,
+    /// Whether a proxy ended it, and not this hub.
+    pub(super) proxied: bool,
+}
+
+impl Walked {
+    /// A call that nobody was asked for.
+    pub(super) fn refused(error: CallError) -> Self {
+        Self {
+            attempts: Vec::new(),
+            result: Err(error),
+            proxied: false,
+        }
+    }
+
+    /// Who ended it.
+    pub(super) fn by(&self) -> Option<Target> {
+        let last = self.attempts.last()?;
+        (last.error.is_none() || self.result.is_err()).then(|| last.target.clone())
+    }
+}
 
 impl Dispatcher {
     /// Walks the attempts of a decision until one of them answers the call.
@@ -40,10 +63,7 @@ impl Dispatcher {
                 }
             }
             if call.path.holds(target) {
-                walk.skip(
-                    target,
-                    CallError::new(ErrorKind::Unavailable, "skipped: the call already passed through it"),
-                );
+                walk.skip(target, CallError::new(ErrorKind::Unavailable, PASSED));
                 continue;
             }
             // An inference that brought nothing may be asked once more: it cost money, but changed nothing.
@@ -69,12 +89,20 @@ impl Dispatcher {
                             break;
                         }
                     }
-                    result => return walk.end(&named, result),
+                    result => {
+                        let proxied = matches!(target, Target::Proxy | Target::ProxyOnly);
+                        return Walked {
+                            proxied,
+                            ..walk.end(&named, result)
+                        };
+                    }
                 }
             }
             // A chain of proxies ends where nobody claims: there it is local, unless the rule has another word.
             if *target == Target::Proxy && decision.attempts.last() == Some(target) {
-                tracing::warn!(call = %call.name, "the rule says proxy and nobody answers for it; executing locally");
+                if !call.path.holds(&named) {
+                    tracing::warn!(call = %call.name, "the rule says proxy and nobody answers for it; executing locally");
+                }
                 let result = self.attempt(call, sink, &Target::Local, decision, effect, None).await;
                 return walk.end(&Target::Local, result);
             }
@@ -84,7 +112,11 @@ impl Dispatcher {
             .take()
             .filter(|_| decision.attempts.len() == 1 && !all_skipped(&walk.attempts));
         let error = error.unwrap_or_else(|| none_left(call, decision, &walk.attempts));
-        (walk.attempts, Err(error))
+        Walked {
+            attempts: walk.attempts,
+            result: Err(error),
+            proxied: false,
+        }
     }
 
     async fn attempt(
@@ -117,16 +149,12 @@ impl Dispatcher {
                     );
                     return Err(CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
                 }
-                let mut call = call.clone();
-                if plugin.manifest.role == Role::Handler {
-                    let limit = plugin
-                        .manifest
-                        .limits
-                        .timeout
-                        .unwrap_or(self.rooms.limits.plugin_timeout);
-                    call.deadline = call.deadline.min(Deadline::after(limit));
-                }
-                call.cancel = call.cancel.child_token();
+                // What a provider and an agent may take is bounded by who asks them.
+                let most = match plugin.manifest.role {
+                    Role::Handler => plugin.timeout(self.rooms.limits.plugin_timeout),
+                    _ => call.deadline.left(),
+                };
+                let call = call.within(most);
                 supervise(
                     &call,
                     sink,
@@ -196,7 +224,11 @@ impl Walk {
             target: target.clone(),
             error: result.as_ref().err().cloned(),
         });
-        (self.attempts, result)
+        Walked {
+            attempts: self.attempts,
+            result,
+            proxied: false,
+        }
     }
 }
 

@@ -31,8 +31,8 @@ pub(super) struct Claims {
     /// Held from the check to the grant, so that two claimants never pass the check together, and while releases are
     /// written, so that no grant overtakes them.
     granting: tokio::sync::Mutex<()>,
-    /// Changes after each grant, when the claim already holds.
-    granted: watch::Sender<()>,
+    /// Changes after each grant, when the claim already holds, and after each release.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -111,13 +111,13 @@ impl Claims {
             log,
             state: RwLock::default(),
             granting: tokio::sync::Mutex::default(),
-            granted: watch::Sender::default(),
+            changed: watch::Sender::default(),
         }
     }
 
-    /// Changes whenever a claim begins to hold.
-    pub(super) fn granted(&self) -> watch::Receiver<()> {
-        self.granted.subscribe()
+    /// Changes whenever a claim begins to hold or is let go.
+    pub(super) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     pub(super) async fn restore(&self) -> Result<()> {
@@ -212,7 +212,7 @@ impl Claims {
             }
             lost
         };
-        self.granted.send_replace(());
+        self.changed.send_replace(());
         self.write_releases().await;
         lost.map(|()| epoch)
     }
@@ -279,6 +279,10 @@ impl Claims {
         state.grants.retain(|_, grants| !grants.is_empty());
         let any = !freed.is_empty();
         state.unlogged.extend(freed.into_iter().flatten());
+        drop(state);
+        if any {
+            self.changed.send_replace(());
+        }
         any
     }
 

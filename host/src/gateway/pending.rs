@@ -153,9 +153,9 @@ impl Pending {
         Ok(RequestTicket { epoch, reply, slot })
     }
 
-    pub(super) fn reply(&self, from: u64, id: &str, result: Result<Json, CallError>) -> Result<(), Rejection> {
+    pub(super) fn reply(&self, from: u64, id: Option<Uuid>, result: Result<Json, CallError>) -> Result<(), Rejection> {
         let mut table = self.table();
-        let outcome = match id.parse::<Uuid>().ok().and_then(|id| table.entries.get_mut(&id)) {
+        let outcome = match id.and_then(|id| table.entries.get_mut(&id)) {
             None => Err(Rejection::Unknown),
             Some(entry) if entry.asked != from => Err(Rejection::Foreign),
             Some(entry) => entry.take(result),
@@ -246,6 +246,14 @@ impl RequestTicket {
             Ok(result) => result,
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// The same for carriers whose reply is there when their request ends. It counts under the same conditions as one that
+    /// arrives as a message.
+    pub async fn end(self, result: Result<Json, CallError>) -> Result<Json, CallError> {
+        // A refused one is counted where it is refused; the lease has ended, and the gateway drops this.
+        let _ = self.slot.pending.reply(self.slot.to.number, Some(self.slot.id), result);
+        self.reply().await
     }
 }
 

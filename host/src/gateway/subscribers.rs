@@ -8,13 +8,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
+use uuid::Uuid;
+
 use super::Attachment;
-use crate::call::{Call, CallError, CallName, Json};
+use crate::call::{Call, CallError, CallName, Json, Path};
 use crate::error::Result;
 
 /// One call that was handled locally, as its subscribers hear of it.
 #[derive(Clone, Debug)]
 pub struct Notification {
+    /// The call's id.
+    pub id: Uuid,
+    /// The run that it belonged to.
+    pub run: Option<Arc<str>>,
+    /// What it passed through.
+    pub path: Path,
     /// The project.
     pub project: Arc<str>,
     /// Kind and action.
@@ -30,6 +38,21 @@ pub struct Notification {
 }
 
 impl Notification {
+    /// Of a call that ended now.
+    pub fn new(call: &Call, result: &Result<Json, CallError>) -> Self {
+        Self {
+            id: call.id,
+            run: call.principal.run.clone(),
+            path: call.path.clone(),
+            project: call.principal.project.clone(),
+            name: call.name.clone(),
+            message: call.message.clone(),
+            frame: call.frame.clone(),
+            result: result.clone(),
+            at: SystemTime::now(),
+        }
+    }
+
     /// About how many bytes it keeps.
     pub fn size(&self) -> usize {
         let result = match &self.result {
@@ -78,19 +101,15 @@ impl Subscribers {
             return;
         }
         let by_project = self.by_project.read().unwrap_or_else(PoisonError::into_inner);
-        let project = &call.principal.project;
-        let Some(subscribers) = by_project.get(project) else {
+        let Some(subscribers) = by_project.get(&call.principal.project) else {
             return;
         };
-        let notification = Arc::new(Notification {
-            project: project.clone(),
-            name: call.name.clone(),
-            message: call.message.clone(),
-            frame: call.frame.clone(),
-            result: result.clone(),
-            at: SystemTime::now(),
-        });
-        for subscriber in subscribers {
+        let notification = Arc::new(Notification::new(call, result));
+        // Whoever makes calls because it was told of one is not told of those: they would never end.
+        let others = subscribers
+            .iter()
+            .filter(|subscriber| !call.path.holds(subscriber.target()));
+        for subscriber in others {
             let dropped = subscriber.lagged.swap(0, Ordering::Relaxed);
             if !subscriber.carrier.notify(&notification, dropped) {
                 subscriber

@@ -64,6 +64,10 @@ impl Carrier for Peer {
         &self.credential
     }
 
+    fn stops(&self) -> bool {
+        false
+    }
+
     fn request<'a>(
         &'a self,
         _call: &'a Call,

@@ -47,7 +47,8 @@ impl PluginLog {
             .unwrap_or_default()
     }
 
-    fn add(&self, plugin: &Arc<str>, level: &'static str, text: &str) {
+    /// Keeps a line.
+    pub(crate) fn add(&self, plugin: &Arc<str>, level: &'static str, text: &str) {
         let text = visible(text);
         tracing::info!(target: "waypost::plugin", plugin = &**plugin, level, "{text}");
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::grants::within;
 use crate::config::{Grants, PluginLimits, bytes_option, count_option, duration_option};
 use crate::error::{Blame, Error, ErrorKind, Result};
 
@@ -23,7 +24,13 @@ pub struct Manifest {
     /// For handlers: the calls it executes, as patterns.
     #[serde(default)]
     pub serves: Vec<String>,
-    /// What it asks for.
+    /// For handlers: of what it serves, the calls that it wants to hold the claim on.
+    #[serde(default)]
+    pub claims: Vec<String>,
+    /// For observers: whether it wants to hear of every call of the project that is handled here.
+    #[serde(default)]
+    pub subscribes: bool,
+    /// What it asks for beside that.
     #[serde(default)]
     pub grants: Grants,
     /// Limits smaller than the operator's.
@@ -123,7 +130,9 @@ impl Manifest {
                 "{file}: `serves` is for handlers, this is a plugin of the role {role}; remove it"
             )));
         }
-        for pattern in manifest.serves.iter().chain(&manifest.grants.gateway) {
+        manifest.check_claims(file).map_err(wrong)?;
+        let patterns = manifest.serves.iter().chain(&manifest.claims);
+        for pattern in patterns.chain(&manifest.grants.gateway) {
             if pattern != "*" && pattern.parse::<crate::call::CallName>().is_err() {
                 let pattern = pattern.escape_debug();
                 return Err(wrong(format!(
@@ -132,6 +141,42 @@ impl Manifest {
             }
         }
         Ok(manifest)
+    }
+
+    /// All that it asks for.
+    pub fn asks(&self) -> Grants {
+        Grants {
+            claim: self.claims.clone(),
+            subscribe: self.subscribes,
+            ..self.grants.clone()
+        }
+    }
+
+    /// What it says of claims and subscriptions fits its role and what it serves.
+    fn check_claims(&self, file: &str) -> Result<(), String> {
+        let role = self.role.as_str();
+        if self.role != Role::Handler && !self.claims.is_empty() {
+            return Err(format!(
+                "{file}: `claims` is for handlers, this is a plugin of the role {role}; remove it"
+            ));
+        }
+        if self.role != Role::Observer && self.subscribes {
+            return Err(format!(
+                "{file}: `subscribes` is for observers, this is a plugin of the role {role}; remove it"
+            ));
+        }
+        if !self.grants.claim.is_empty() || self.grants.subscribe {
+            return Err(format!(
+                "{file}: a manifest asks with `claims` and `subscribes` beside its `role`; remove `claim` and `subscribe` from [grants]"
+            ));
+        }
+        match self.claims.iter().find(|claim| !within(claim, &self.serves)) {
+            Some(claim) => Err(format!(
+                "{file}: it claims `{}`, which `serves` does not cover; claim what it serves",
+                claim.escape_debug()
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -163,6 +208,29 @@ mod tests {
             error(&format!("id = \"a\"\n{head}serves = [\"x:\"]")),
             "x.toml: `x:` is not a pattern of calls; write `*`, `kind`, `kind:*` or `kind:action`"
         );
+        for (text, end) in [
+            (
+                "role = \"agent\"\nclaims = [\"x\"]",
+                "`claims` is for handlers, this is a plugin of the role agent; remove it",
+            ),
+            (
+                "role = \"handler\"\nserves = [\"x\"]\nsubscribes = true",
+                "`subscribes` is for observers, this is a plugin of the role handler; remove it",
+            ),
+            (
+                "role = \"handler\"\nserves = [\"x:a\", \"y\"]\nclaims = [\"y:b\", \"x:*\"]",
+                "it claims `x:*`, which `serves` does not cover; claim what it serves",
+            ),
+            (
+                "role = \"observer\"\ngrants = { subscribe = true }",
+                "a manifest asks with `claims` and `subscribes` beside its `role`; remove `claim` and `subscribe` from [grants]",
+            ),
+        ] {
+            assert_eq!(
+                error(&format!("id = \"a\"\nversion = \"1\"\n{text}")),
+                format!("x.toml: {end}")
+            );
+        }
         assert!(
             error(&format!("id = \"a\"\n{head}serves = [\"x\"]\nnetwork = true"))
                 .starts_with("x.toml, line 5: unknown field `network`")

@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json as Answer, Router};
 use futures::{Stream, StreamExt, stream};
 use serde::de::DeserializeOwned;
@@ -44,6 +44,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/environments/{id}/diff", get(diff))
         .route("/environments/{id}/merge", post(merge))
         .route("/plugins", get(plugins))
+        .route("/plugins/{id}", delete(unload_plugin))
         .route("/plugins/{id}/reload", post(reload_plugin))
         .route("/plugins/{id}/logs", get(plugin_logs))
         .route("/routes", get(routes))
@@ -359,21 +360,19 @@ async fn merge(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>, Query(mer
 }
 
 async fn plugins(State(hub): State<Arc<Hub>>) -> Answered {
-    value(
-        hub.plugins
-            .all()
-            .iter()
-            .map(|plugin| plugin.shown())
-            .collect::<Vec<_>>(),
-    )
+    let mut shown = Vec::new();
+    for plugin in hub.plugins.all() {
+        shown.push(hub.carriers.shown(&plugin).await);
+    }
+    value(shown)
 }
 
 async fn reload_plugin(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
-    let plugins = Arc::clone(&hub.plugins);
-    let reloaded = tokio::task::spawn_blocking(move || plugins.reload(&id))
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, "loading a plugin met a defect").because(error))??;
-    value(reloaded.shown())
+    value(hub.reload_plugin(&id).await?)
+}
+
+async fn unload_plugin(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
+    value(hub.unload_plugin(&id).await?)
 }
 
 async fn plugin_logs(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {

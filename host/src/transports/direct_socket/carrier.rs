@@ -1,7 +1,6 @@
 //! A connection as the gateway sees it: two bounded queues, one that callers wait for and one that nobody waits for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -9,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{Limits, OutgoingQueue, frames};
 use crate::call::{Call, CallError, Json, Sink, Target};
 use crate::error::{Blame, ErrorKind};
-use crate::gateway::{Carrier, Delivery, Notification, RequestTicket};
+use crate::gateway::{Backlog, Carrier, Delivery, Notification, Outbox, RequestTicket, Room, backlog};
 
 /// A frame that waits to be written.
 pub(in crate::transports) struct Outgoing {
@@ -38,46 +37,27 @@ pub(super) struct SocketCarrier {
     credential: [u8; 32],
     limits: Limits,
     outgoing: mpsc::Sender<Outgoing>,
-    notifications: mpsc::Sender<(Arc<Notification>, u64)>,
-    queued: Arc<AtomicUsize>,
-}
-
-/// The writer's end of the notifications.
-pub(in crate::transports) struct Backlog {
-    notifications: mpsc::Receiver<(Arc<Notification>, u64)>,
-    queued: Arc<AtomicUsize>,
-}
-
-impl Backlog {
-    /// The next notification and how many were lost before it.
-    pub(super) async fn next(&mut self) -> Option<(Arc<Notification>, u64)> {
-        let (notification, dropped) = self.notifications.recv().await?;
-        self.queued.fetch_sub(notification.size(), Ordering::Relaxed);
-        Some((notification, dropped))
-    }
+    outbox: Outbox,
 }
 
 impl SocketCarrier {
     /// A carrier and the two ends that the writer empties.
     pub(super) fn new(target: Target, credential: [u8; 32], limits: Limits) -> (Self, OutgoingQueue, Backlog) {
         let (outgoing, outgoing_queue) = mpsc::channel(limits.outgoing);
-        let (notifications, receiver) = mpsc::channel(limits.notifications);
-        let queued = Arc::new(AtomicUsize::new(0));
-        let backlog = Backlog {
-            notifications: receiver,
-            queued: queued.clone(),
-        };
+        let (outbox, waiting) = backlog(Room {
+            notifications: limits.notifications,
+            bytes: limits.notification_bytes,
+        });
         (
             Self {
                 target,
                 credential,
                 limits,
                 outgoing,
-                notifications,
-                queued,
+                outbox,
             },
             outgoing_queue,
-            backlog,
+            waiting,
         )
     }
 
@@ -88,17 +68,6 @@ impl SocketCarrier {
             CallError::new(ErrorKind::Unavailable, message)
         })
     }
-
-    /// Reserves room for the bytes of a notification; one that is larger than all the room fits when nothing waits.
-    fn reserve(&self, size: usize) -> bool {
-        let room = |queued: usize| {
-            let next = queued.saturating_add(size);
-            (queued == 0 || next <= self.limits.notification_bytes).then_some(next)
-        };
-        self.queued
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
-            .is_ok()
-    }
 }
 
 impl Carrier for SocketCarrier {
@@ -108,6 +77,11 @@ impl Carrier for SocketCarrier {
 
     fn credential(&self) -> &[u8; 32] {
         &self.credential
+    }
+
+    /// A process is told nothing when its caller gives up.
+    fn stops(&self) -> bool {
+        false
     }
 
     fn request<'a>(
@@ -138,62 +112,13 @@ impl Carrier for SocketCarrier {
     }
 
     fn notify(&self, notification: &Arc<Notification>, dropped: u64) -> bool {
-        let size = notification.size();
-        if !self.reserve(size) {
-            return false;
-        }
-        let queued = self.notifications.try_send((notification.clone(), dropped)).is_ok();
-        if !queued {
-            self.queued.fetch_sub(size, Ordering::Relaxed);
-        }
-        queued
+        self.outbox.put(notification, dropped)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::tests::call;
-
-    fn notification(bytes: usize) -> Arc<Notification> {
-        let call = call("chat");
-        let text = format!("\"{}\"", "x".repeat(bytes - call.message.as_str().len() - 2));
-        let notification = Notification {
-            project: "p".into(),
-            name: call.name,
-            message: call.message,
-            frame: None,
-            result: Ok(Json::parse(text).unwrap()),
-            at: std::time::SystemTime::now(),
-        };
-        assert_eq!(notification.size(), bytes);
-        Arc::new(notification)
-    }
-
-    #[tokio::test]
-    async fn waiting_notifications_are_bounded_in_number_and_bytes() {
-        let limits = Limits {
-            notifications: 3,
-            notification_bytes: 1000,
-            ..Limits::default()
-        };
-        let (carrier, _outgoing, mut backlog) = SocketCarrier::new(Target::Connection("a".into()), [0; 32], limits);
-        let notify = |bytes, dropped| carrier.notify(&notification(bytes), dropped);
-        assert!(notify(600, 0));
-        assert!(!notify(401, 0));
-        assert!(notify(400, 1));
-        assert!(!notify(100, 0));
-        assert_eq!(backlog.next().await.map(|(_, dropped)| dropped), Some(0));
-        assert_eq!(backlog.next().await.map(|(_, dropped)| dropped), Some(1));
-        // One that is larger than all the room goes alone.
-        assert!(notify(2000, 0));
-        assert!(!notify(100, 0));
-        backlog.next().await.unwrap();
-        assert!(notify(100, 0) && notify(100, 0) && notify(100, 0));
-        assert!(!notify(100, 0));
-        drop(backlog);
-        assert!(!notify(100, 0));
-    }
 
     #[test]
     fn a_request_that_was_given_up_is_not_written() {

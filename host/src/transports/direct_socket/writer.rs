@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
-use super::carrier::{Backlog, Outgoing};
+use super::carrier::Outgoing;
 use super::{Ending, Limits, OutgoingQueue, close, frames};
 use crate::call::Json;
-use crate::gateway::Notification;
+use crate::gateway::{Backlog, Notification};
 
 /// How many frames are handed over before they are flushed.
 const BATCH: usize = 32;

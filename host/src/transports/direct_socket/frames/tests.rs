@@ -183,14 +183,8 @@ fn a_request_carries_the_frame_that_came_in_with_its_own_id() {
 #[test]
 fn a_notification_carries_the_result_and_what_was_lost() {
     let call = call("chat");
-    let mut heard = Notification {
-        project: "p".into(),
-        name: call.name.clone(),
-        message: call.message,
-        frame: None,
-        result: Ok(Json::parse(r#"{"ok":true}"#).unwrap()),
-        at: std::time::SystemTime::UNIX_EPOCH,
-    };
+    let mut heard = Notification::new(&call, &Ok(Json::parse(r#"{"ok":true}"#).unwrap()));
+    heard.at = std::time::SystemTime::UNIX_EPOCH;
     let expected = json!({
         "type": "executionGateway.notification", "originalType": "chat",
         "originalMessage": {"type": "chat", "message": {"text": "hello"}},
