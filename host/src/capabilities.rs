@@ -31,7 +31,7 @@ pub struct Parts<'a> {
     /// What the operator decided.
     pub config: &'a Config,
     /// The variables of the hub's process, for the few names that the configuration refers to.
-    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    pub variable: &'a (dyn Fn(&str) -> Option<String> + Sync),
     /// The project folder.
     pub project: &'a std::path::Path,
     /// Where people are asked.

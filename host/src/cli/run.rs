@@ -18,6 +18,7 @@ use crate::text::{shortened, visible_lines};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   waypost run \"Write a README for this folder\"
+  waypost run --agent 'node my-agent.js' "Find the slow test"
   waypost run --thread thread-0192f3c1a2b3 \"Now shorten it\"
   waypost run - < task.md
   waypost run --json \"List the open TODOs\" | jq .kind
@@ -33,8 +34,9 @@ pub(super) struct Run {
     #[arg(long)]
     thread: Option<String>,
 
-    /// The agent; the one of `[hub] agent` when none is named.
-    #[arg(long)]
+    /// The agent: a loaded plugin, or the command of any program that speaks Codebolt's agent protocol. The one of
+    /// `[hub] agent` when none is named.
+    #[arg(long, value_name = "ID | COMMAND")]
     agent: Option<String>,
 
     /// Run in this environment; a new one is made when none is named.
@@ -74,10 +76,15 @@ impl Run {
                     .map_err(|error| Error::new(ErrorKind::Invalid, "--settings is not JSON").because(error))?,
             ),
         };
+        let (agent, command) = match self.agent {
+            Some(written) if !is_loaded(client, &written).await? => (None, Some(written)),
+            agent => (agent, None),
+        };
         let body = json!({
             "prompt": prompt(self.prompt.unwrap_or_default())?,
             "thread": self.thread,
-            "agent": self.agent,
+            "agent": agent,
+            "command": command,
             "environment": self.environment,
             "newEnvironment": { "provider": self.provider },
             "settings": settings,
@@ -86,6 +93,12 @@ impl Run {
         let end = follow(client, &run, context.json).await?;
         Ok(code(&end))
     }
+}
+
+/// Whether a plugin of this id is loaded; what is none is taken for a command.
+async fn is_loaded(client: &Client, id: &str) -> Result<bool> {
+    let plugins: Vec<Value> = client.get("/plugins").await?;
+    Ok(plugins.iter().any(|plugin| plugin.get("id").and_then(Value::as_str) == Some(id)))
 }
 
 /// The prompt as it was written, or what standard input holds.

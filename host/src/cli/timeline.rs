@@ -150,6 +150,12 @@ fn about(kind: &str, body: &Value) -> String {
                 .unwrap_or_default(),
             100,
         ),
+        "run.parked" => "it waits; its sandbox is put away until the answer is there".to_owned(),
+        "agent.started" => {
+            let words = body.get("command").and_then(Value::as_array).into_iter().flatten();
+            shortened(&words.filter_map(Value::as_str).collect::<Vec<_>>().join(" "), 100)
+        }
+        "agent.ended" => visible(text("status")),
         "run.completed" => String::new(),
         _ => {
             let parts = ["id", "name", "holder", "state", "provider", "problem"].map(text);

@@ -27,6 +27,7 @@ mod pairs;
 mod raw;
 mod report;
 mod shown;
+mod wire;
 
 use hub::{Decider, Rig};
 use pairs::{Medians, pairs};
@@ -80,11 +81,25 @@ async fn figures() -> Outcome<Vec<Figure>> {
     binary::build();
     let [fresh, effect, builtin, decision] = tokio::spawn(calls(guests::bytes("noop"))).await??;
     let sandbox = "wasmtime: instantiate, call, drop";
+    let (proxied, relay) = wire::proxied().await?;
     Ok(vec![
         Figure::time("routed call to a fresh sandbox", sandbox, fresh).at_most(Target::Ratio(1.5)),
         Figure::time("the same as an effect: a task, two events", sandbox, effect),
         Figure::time("routed call to a built-in no-op", "the handler alone", builtin).at_most(Target::Micros(3.0)),
         Figure::time("ten decisions among 10,000 exact rules", "among 10", decision).at_most(Target::Ratio(1.25)),
+        Figure::time(
+            "proxied call, 64 in flight, log on disk",
+            "a bare two-hop relay",
+            proxied,
+        )
+        .at_most(Target::Ratio(2.0)),
+        Figure::time("the bare two-hop relay", "a bare echo", relay),
+        Figure::time(
+            "p99 of a local call, 2,000 a second, without numbers",
+            "of a bare echo",
+            wire::paced().await?,
+        )
+        .at_most(Target::Micros(2_000.0)),
         Figure::time(
             "durable append of one event",
             "one SQLite commit of one row",
