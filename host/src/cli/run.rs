@@ -18,7 +18,7 @@ use crate::text::{shortened, visible_lines};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   waypost run \"Write a README for this folder\"
-  waypost run --agent 'node my-agent.js' "Find the slow test"
+  waypost run --agent 'node my-agent.js' \"Find the slow test\"
   waypost run --thread thread-0192f3c1a2b3 \"Now shorten it\"
   waypost run - < task.md
   waypost run --json \"List the open TODOs\" | jq .kind
