@@ -42,6 +42,8 @@ pub struct Config {
     /// `[[plugin]]`: components to load beside the bundled ones.
     #[serde(rename = "plugin")]
     pub plugins: Vec<Plugin>,
+    /// `[sockets]`: who may come in without a token.
+    pub sockets: Sockets,
     /// `[[connection]]`: processes that may connect on `/plugins`.
     #[serde(rename = "connection")]
     pub connections: Vec<Connection>,
@@ -343,6 +345,16 @@ pub struct Grants {
     pub state: bool,
     /// Whether it may make, compare and remove workspaces. For providers. Default no.
     pub workspace: bool,
+}
+
+/// `[sockets]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Sockets {
+    /// Whether a process may connect on `/plugins` without a token, as published clients do that can send none. Then every
+    /// program that reaches the port can answer for the project, under any name that has no `[[connection]]` and no token
+    /// of its own. Default no.
+    pub allow_unauthenticated_connections: bool,
 }
 
 /// `[[connection]]`: who may connect on `/plugins`, and with what.

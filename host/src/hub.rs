@@ -27,6 +27,7 @@ use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::{InProcess, Plugins, Source};
 use crate::route::{self, Routes};
 use crate::run::{Runs, recovery};
+use crate::tokens::Tokens;
 use crate::workspace::Workspace;
 
 /// The project of the folder that the hub was opened in.
@@ -59,6 +60,8 @@ pub struct Hub {
     pub environments: Arc<Environments>,
     /// The runs.
     pub runs: Arc<Runs>,
+    /// Who may use it from outside.
+    pub tokens: Arc<Tokens>,
     /// Where people are asked.
     pub desk: Arc<Desk>,
     /// Where calls act that belong to no environment.
@@ -90,6 +93,7 @@ impl Hub {
         let routes = Arc::new(Routes::load(&root)?);
         let sqlite = SqliteLog::open(&state)?;
         let log: Arc<dyn EventLog> = Arc::clone(&sqlite) as _;
+        let tokens = Tokens::open(Arc::clone(&log), DEFAULT_PROJECT.into()).await?;
         let workspace = Arc::new(Workspace::open(&root)?);
         let scope = Arc::new(Scope {
             environment: None,
@@ -156,6 +160,7 @@ impl Hub {
             dispatcher,
             environments,
             runs,
+            tokens,
             desk,
             scope,
             _watching: watching,
@@ -167,8 +172,14 @@ impl Hub {
         Ok(hub)
     }
 
-    /// A call of a person at the command line or the API, in the project or in an environment.
-    pub async fn person_call(&self, name: CallName, message: Json, environment: Option<&str>) -> Result<Call> {
+    /// A call of the person `who` at the command line or the API, in the project or in an environment.
+    pub async fn person_call(
+        &self,
+        who: &str,
+        name: CallName,
+        message: Json,
+        environment: Option<&str>,
+    ) -> Result<Call> {
         let scope = match environment {
             None => Arc::clone(&self.scope),
             Some(id) => self.environments.scope(&self.environments.get(id).await?)?,
@@ -177,7 +188,7 @@ impl Hub {
             project: Arc::clone(&self.project),
             run: None,
             kind: PrincipalKind::Person,
-            id: "cli".into(),
+            id: who.into(),
             rights: Rights::all(),
         };
         // The rule that decides sets the time; this bounds only what no rule bounds.

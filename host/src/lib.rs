@@ -22,5 +22,6 @@ pub mod route;
 pub mod run;
 pub mod runtimes;
 pub mod text;
+pub mod tokens;
 pub mod transports;
 pub mod workspace;

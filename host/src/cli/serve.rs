@@ -14,7 +14,7 @@ use super::client::Running;
 use super::{Context, output, told_to_stop};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::hub::Hub;
-use crate::transports::{self, token};
+use crate::{tokens, transports};
 
 /// Runs the hub until it is told to stop.
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ impl Serve {
 
 async fn serve(hub: &Arc<Hub>, listen: &str, json: bool) -> Result<()> {
     let (listener, address) = bind(listen).await?;
-    let token = token::fresh()?;
+    let token = tokens::fresh()?;
     let url = format!("http://{address}");
     let running = Running {
         url: url.clone(),
