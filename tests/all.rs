@@ -33,6 +33,7 @@ mod resume;
 mod runs;
 mod serve;
 mod tidy;
+mod tokens;
 
 fn trials() -> Vec<Trial> {
     let modules = [
@@ -51,6 +52,7 @@ fn trials() -> Vec<Trial> {
         runs::trials(),
         serve::trials(),
         tidy::trials(),
+        tokens::trials(),
     ];
     modules.into_iter().flatten().collect()
 }
