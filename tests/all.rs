@@ -37,6 +37,7 @@ mod runs;
 mod sdk;
 mod serve;
 mod tidy;
+mod tokens;
 
 fn trials() -> Vec<Trial> {
     let modules = [
@@ -59,6 +60,7 @@ fn trials() -> Vec<Trial> {
         sdk::trials(),
         serve::trials(),
         tidy::trials(),
+        tokens::trials(),
     ];
     modules.into_iter().flatten().collect()
 }

@@ -45,6 +45,7 @@ Commands:
   plugin       Lists and reloads plugins, and shows what they said
   route        Lists, explains and checks the rules
   event        Lists, follows and shows the events of the log
+  token        Makes, lists and revokes the tokens with which others use the hub
   call         Makes one capability call by hand
   doctor       Looks at the machine and the configuration, and says what is missing
   completions  Prints completions for a shell
@@ -67,6 +68,7 @@ Options:
         "plugin",
         "route",
         "event",
+        "token",
         "call",
         "doctor",
         "completions",
@@ -78,6 +80,8 @@ Options:
         "route explain",
         "event tail",
         "event show",
+        "token create",
+        "token revoke",
     ];
     for verb in verbs.iter().chain(&deeper) {
         let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
@@ -391,6 +395,7 @@ async fn the_doctor_says_what_is_missing() {
         "ok       rules         both rule files are in order\n",
         "ok       shell         commands run in /bin/sh\n",
         "warning  inference     no endpoint: set `[inference] base-url` or OPENAI_BASE_URL, or route inference to a plugin\n",
+        "ok       sockets       every connection needs a token\n",
         "ok       hub           it opens, with 3 plugins; its state is in <project>/.waypost\n",
     ] {
         assert!(text.contains(line), "{text}");

@@ -386,7 +386,8 @@ async fn a_connection_needs_its_own_token(side: Side) {
         let text = String::from_utf8(response.into_body().unwrap_or_default()).unwrap();
         assert_eq!(
             text,
-            "no connection of this name has this token; look at [[connection]] in waypost.toml\n"
+            "no connection of this name has this token; look at [[connection]] in waypost.toml, or make one with `waypost \
+             token create`\n"
         );
     }
     // The query carries it for clients that can set no header.

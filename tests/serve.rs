@@ -98,7 +98,8 @@ async fn nobody_gets_in_without_the_token_or_from_elsewhere() {
     let bearer = format!("Bearer {}", hub.token);
     let wrong = format!("Bearer {}", hub.token.replace(['0', '1'], "2"));
     let token = ("authorization", bearer.as_str());
-    let want = "the API wants the token that `waypost serve` printed, as `Authorization: Bearer <token>`\n";
+    let want = "the API wants a token that holds, as `Authorization: Bearer <token>`: the one that `waypost serve` \
+                printed, or one of `waypost token create`\n";
     let host = "the Host header is not a name of this hub; use localhost, 127.0.0.1, [::1] or the `listen` of [hub]\n";
     let origin = "pages of other sites may not use this hub; send its own Origin, or none\n";
     for (headers, status, text) in [
@@ -235,7 +236,7 @@ async fn a_tail_sees_a_new_event() {
     let call = json!({ "call": "fsEvent:readFile", "message": { "path": "a.txt" } });
     assert_eq!(hub.ask("POST", "/calls", &call).await.0, 200);
     let line = tail.line_with("fsEvent:readFile").await;
-    assert!(line.contains("person:cli") && line.contains("local"), "{line}");
+    assert!(line.contains("person:serve") && line.contains("local"), "{line}");
     tail.signal("INT").await;
     let ended = tail.end().await;
     assert_eq!(ended.shown(project.root()), "[0]\n");

@@ -179,7 +179,7 @@ pub struct Principal {
     pub run: Option<Arc<str>>,
     /// What sort of actor.
     pub kind: PrincipalKind,
-    /// Which one: an agent id, a plugin id, a connection name, `cli`.
+    /// Which one: an agent id, a plugin id, a connection name, a token's name, `cli`.
     pub id: Arc<str>,
     /// What it may call.
     pub rights: Rights,

@@ -25,6 +25,7 @@ mod route;
 mod run;
 mod serve;
 mod timeline;
+mod token;
 
 /// The hub for AI agents: it decides where an agent loop runs, and who executes each of its calls.
 #[derive(Debug, Parser)]
@@ -66,6 +67,9 @@ enum Verb {
     /// Lists, follows and shows the events of the log.
     #[command(subcommand)]
     Event(event::Event),
+    /// Makes, lists and revokes the tokens with which others use the hub.
+    #[command(subcommand)]
+    Token(token::Token),
     /// Makes one capability call by hand.
     Call(call::Call),
     /// Looks at the machine and the configuration, and says what is missing.
@@ -99,6 +103,7 @@ pub async fn main() -> ExitCode {
         Verb::Plugin(verb) => verb.run(&context).await,
         Verb::Route(verb) => verb.run(&context).await,
         Verb::Event(verb) => verb.run(&context).await,
+        Verb::Token(verb) => verb.run(&context).await,
         Verb::Call(verb) => verb.run(&context).await,
         Verb::Doctor(verb) => verb.run(&context).await,
         Verb::Completions(verb) => verb.run(),

@@ -33,8 +33,6 @@ pub struct Config {
     pub limits: Limits,
     /// `[agent]`: budgets of a run.
     pub agent: Agent,
-    /// `[sockets]`: what published clients need that can do less than this hub asks for.
-    pub sockets: Sockets,
     /// `[files]`: the built-in `fsEvent` handler.
     pub files: Files,
     /// `[terminal]`: the built-in `executeCommand` family.
@@ -44,6 +42,8 @@ pub struct Config {
     /// `[[plugin]]`: components to load beside the bundled ones.
     #[serde(rename = "plugin")]
     pub plugins: Vec<Plugin>,
+    /// `[sockets]`: who may come in without a token.
+    pub sockets: Sockets,
     /// `[[connection]]`: processes that may connect on `/plugins`.
     #[serde(rename = "connection")]
     pub connections: Vec<Connection>,
@@ -237,15 +237,6 @@ impl Default for Agent {
     }
 }
 
-/// `[sockets]`: each of these lets somebody in who cannot say who it is, and is told at every start.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Sockets {
-    /// Whether a program may connect on `/codebolt` as an agent without having been started by this hub. It then acts in
-    /// the project itself, and in no run. Default no.
-    pub allow_unbound_agents: bool,
-}
-
 /// `[files]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -389,6 +380,19 @@ pub struct Grants {
     /// Whether it hears of every call of the project that is handled here. A manifest asks for it with `subscribes`. For
     /// observers. Default no.
     pub subscribe: bool,
+}
+
+/// `[sockets]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Sockets {
+    /// Whether a process may connect on `/plugins` without a token, as published clients do that can send none. Then every
+    /// program that reaches the port can answer for the project, under any name that has no `[[connection]]` and no token
+    /// of its own. Default no.
+    pub allow_unauthenticated_connections: bool,
+    /// Whether a program may connect on `/codebolt` as an agent without a token and without having been started by this
+    /// hub, as published agents do that can send none. It then acts in the project itself, and in no run. Default no.
+    pub allow_unbound_agents: bool,
 }
 
 /// `[[connection]]`: who may connect on `/plugins`, and with what.

@@ -30,6 +30,7 @@ use crate::route::{self, Routes};
 use crate::run::{Runs, recovery};
 use crate::runtimes::process::Processes;
 use crate::seats::Seats;
+use crate::tokens::Tokens;
 use crate::transports::agent_socket::{self, AgentSocket};
 use crate::transports::door::LocalDoor;
 use crate::workspace::Workspace;
@@ -68,6 +69,8 @@ pub struct Hub {
     pub runs: Arc<Runs>,
     /// Where programs connect as agents.
     pub agents: Arc<AgentSocket>,
+    /// Who may use it from outside.
+    pub tokens: Arc<Tokens>,
     /// Where people are asked.
     pub desk: Arc<Desk>,
     /// Where calls act that belong to no environment.
@@ -99,6 +102,7 @@ impl Hub {
         let routes = Arc::new(Routes::load(&root)?);
         let sqlite = SqliteLog::open(&state)?;
         let log: Arc<dyn EventLog> = Arc::clone(&sqlite) as _;
+        let tokens = Tokens::open(Arc::clone(&log), DEFAULT_PROJECT.into()).await?;
         let workspace = Arc::new(Workspace::open(&root)?);
         let scope = Arc::new(Scope {
             environment: None,
@@ -162,6 +166,7 @@ impl Hub {
         let agents = Arc::new(AgentSocket::new(
             Arc::clone(&dispatcher) as _,
             seats.clone(),
+            Arc::clone(&tokens),
             Arc::clone(&scope),
             &config,
         ));
@@ -189,6 +194,7 @@ impl Hub {
             environments,
             runs,
             agents,
+            tokens,
             desk,
             scope,
             _watching: watching,
@@ -200,8 +206,14 @@ impl Hub {
         Ok(hub)
     }
 
-    /// A call of a person at the command line or the API, in the project or in an environment.
-    pub async fn person_call(&self, name: CallName, message: Json, environment: Option<&str>) -> Result<Call> {
+    /// A call of the person `who` at the command line or the API, in the project or in an environment.
+    pub async fn person_call(
+        &self,
+        who: &str,
+        name: CallName,
+        message: Json,
+        environment: Option<&str>,
+    ) -> Result<Call> {
         let scope = match environment {
             None => Arc::clone(&self.scope),
             Some(id) => self.environments.scope(&self.environments.get(id).await?)?,
@@ -210,7 +222,7 @@ impl Hub {
             project: Arc::clone(&self.project),
             run: None,
             kind: PrincipalKind::Person,
-            id: "cli".into(),
+            id: who.into(),
             rights: Rights::all(),
         };
         // The rule that decides sets the time; this bounds only what no rule bounds.

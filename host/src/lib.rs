@@ -24,5 +24,6 @@ pub mod run;
 pub mod runtimes;
 pub mod seats;
 pub mod text;
+pub mod tokens;
 pub mod transports;
 pub mod workspace;

@@ -1,7 +1,7 @@
 //! The event log: what happened, in order, on disk before anyone is told.
 //!
 //! One trait, [`EventLog`], with two carriers: [`sqlite`] (the default) and [`memory`] (benches and tests that do not ask
-//! about durability). Run, environment, thread, project and claim records are projections: an event carries the record
+//! about durability). Run, environment, thread, project, claim and token records are projections: an event carries the record
 //! as it is after it, and both are written in one transaction. Not here: what the events mean.
 
 use std::sync::Arc;
@@ -118,6 +118,8 @@ pub enum Noun {
     Environment,
     /// A lease on a scope of calls.
     Claim,
+    /// Who may use the hub.
+    Token,
 }
 
 impl Noun {
@@ -129,6 +131,7 @@ impl Noun {
             Self::Run => "run",
             Self::Environment => "environment",
             Self::Claim => "claim",
+            Self::Token => "token",
         }
     }
 }
@@ -391,7 +394,7 @@ fn no_blob(digest: &str) -> Error {
 }
 
 /// Milliseconds since 1970, as the wall clock has it.
-fn wall_clock() -> u64 {
+pub(crate) fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

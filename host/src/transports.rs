@@ -4,18 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
 
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::tokens::Scope;
 
 pub mod agent_socket;
 pub mod api;
+pub mod arrivals;
 pub mod caller;
 pub mod dialect;
 pub mod direct_socket;
@@ -29,18 +34,25 @@ const CONNECTIONS: usize = 1024;
 /// Time for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// Everything that the hub serves on its address, behind the gate that checks Host, Origin and token.
+/// Everything that the hub serves on its address, behind the gate that checks Host, Origin and token. The one that is given
+/// here may do everything, and ends with this process.
 pub fn router(hub: &Arc<Hub>, listen: &str, token: &str) -> Result<Router> {
     let gate = Arc::new(gate::Gate::new(listen));
     let agents = Arc::clone(&hub.agents).routes(Arc::clone(&gate));
+    hub.tokens.hold(token, "serve", Scope::Admin);
+    let members = direct_socket::Members::new(
+        &hub.config.connections,
+        Arc::clone(&hub.tokens),
+        hub.config.sockets.allow_unauthenticated_connections,
+    )?;
     let socket = direct_socket::DirectSocket::new(
         Arc::clone(&hub.gateway),
         Arc::clone(&hub.project),
-        &hub.config.connections,
+        members,
         direct_socket::Limits::default(),
-    )?;
+    );
     let api = api::router(Arc::clone(hub))
-        .layer(from_fn_with_state(gate::TokenDigest::of(token), token::bearer))
+        .layer(from_fn_with_state(Arc::clone(&hub.tokens), token::bearer))
         .layer(from_fn_with_state(Arc::clone(&gate), gate::guard));
     Ok(api.merge(agents).merge(socket.routes(gate)))
 }
@@ -48,6 +60,7 @@ pub fn router(hub: &Arc<Hub>, listen: &str, token: &str) -> Result<Router> {
 /// Serves until told to stop; connections that are open then are cut, since what they asked for is in the log.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) -> Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let arrivals = Arc::new(arrivals::Arrivals::default());
     tokio::pin!(stop);
     let mut open = tokio::task::JoinSet::new();
     loop {
@@ -57,7 +70,13 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, place)) = accepted else { continue };
-        let service = TowerToHyperService::new(router.clone());
+        let arrival = arrivals.welcome(place);
+        let known = Arc::clone(&arrival);
+        let service = router.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&known));
+            request
+        });
+        let service = TowerToHyperService::new(service);
         open.spawn(async move {
             let mut builder = Builder::new(TokioExecutor::new());
             // Without a timer the limit on the head would be no limit at all.
@@ -67,13 +86,15 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
                 .header_read_timeout(HEAD)
                 .max_buf_size(128 << 10)
                 .max_headers(64);
-            let served = builder
-                .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(error, "a connection ended");
+            let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            tokio::select! {
+                served = serving => {
+                    if let Err(error) = served {
+                        tracing::debug!(error, "a connection ended");
+                    }
+                }
+                why = arrival.overdue() => tracing::debug!("a connection was cut: {why}"),
             }
-            drop(place);
         });
     }
 }

@@ -351,7 +351,7 @@ impl Open {
     pub async fn prepared(&self, name: &str, message: Value) -> Call {
         let message = Json::parse(message.to_string()).unwrap();
         self.hub
-            .person_call(name.parse().unwrap(), message, None)
+            .person_call("cli", name.parse().unwrap(), message, None)
             .await
             .unwrap()
     }

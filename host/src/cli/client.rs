@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, header};
+use axum::{Extension, Router};
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use tower::ServiceExt;
 use crate::call::CallError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{DEFAULT_PROJECT, Hub};
+use crate::tokens::{Scope, Token};
 use crate::transports::api;
 
 /// The lines of an answer, as they come.
@@ -57,8 +58,9 @@ impl Client {
     }
 
     pub(super) fn here(hub: Arc<Hub>) -> Self {
+        let who = Arc::new(Token::of_this_process("cli", Scope::Admin));
         Self::Here {
-            router: api::router(Arc::clone(&hub)),
+            router: api::router(Arc::clone(&hub)).layer(Extension(who)),
             hub,
         }
     }

@@ -19,7 +19,7 @@ use crate::call::CallName;
 use crate::engine::cache::hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hub::Hub;
-use crate::transports::{self, token};
+use crate::{tokens, transports};
 
 pub(super) mod tickets;
 
@@ -51,7 +51,7 @@ impl Demo {
         let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
         let live = set("OPENAI_BASE_URL") && set("OPENAI_API_KEY");
         let root = folder(self.folder)?;
-        let token = token::fresh()?;
+        let token = tokens::fresh()?;
         lay_out(&root, &token, live)?;
         let hub = Hub::open(&root).await?;
         let shown = show(&hub, &token, live, context.json).await;
@@ -62,7 +62,7 @@ impl Demo {
 
 async fn show(hub: &Arc<Hub>, token: &str, live: bool, json: bool) -> Result<ExitCode> {
     let (listener, address) = serve::bind("127.0.0.1:0").await?;
-    let router = transports::router(hub, "127.0.0.1:0", &token::fresh()?)?;
+    let router = transports::router(hub, "127.0.0.1:0", &tokens::fresh()?)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(transports::serve(listener, router, async { drop(stopped.await) }));
     let mut tracker = start_tracker(&format!("ws://{address}/plugins"), token)?;

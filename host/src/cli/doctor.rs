@@ -44,6 +44,7 @@ impl Doctor {
         if let Ok(config) = &config {
             findings.push(shell(config));
             findings.push(endpoint(config));
+            findings.push(sockets(config));
         }
         findings.push(hub(&context.project).await);
         if context.json {
@@ -144,6 +145,16 @@ fn endpoint(config: &Config) -> Finding {
             let text = "no endpoint: set `[inference] base-url` or OPENAI_BASE_URL, or route inference to a plugin";
             finding("inference", Verdict::Warning, text)
         }
+    }
+}
+
+fn sockets(config: &Config) -> Finding {
+    if config.sockets.allow_unauthenticated_connections {
+        let text = "any local program may connect on /plugins without a token and answer the project's calls; remove \
+                    `[sockets] allow-unauthenticated-connections`";
+        finding("sockets", Verdict::Warning, text)
+    } else {
+        finding("sockets", Verdict::Ok, "every connection needs a token")
     }
 }
 

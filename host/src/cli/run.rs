@@ -98,7 +98,9 @@ impl Run {
 /// Whether a plugin of this id is loaded; what is none is taken for a command.
 async fn is_loaded(client: &Client, id: &str) -> Result<bool> {
     let plugins: Vec<Value> = client.get("/plugins").await?;
-    Ok(plugins.iter().any(|plugin| plugin.get("id").and_then(Value::as_str) == Some(id)))
+    Ok(plugins
+        .iter()
+        .any(|plugin| plugin.get("id").and_then(Value::as_str) == Some(id)))
 }
 
 /// The prompt as it was written, or what standard input holds.

@@ -1,20 +1,21 @@
 //! `waypost serve`: the hub, until it is told to stop.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 
 use super::client::Running;
 use super::{Context, output, told_to_stop};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::hub::Hub;
-use crate::transports::{self, token};
+use crate::{tokens, transports};
 
 /// Runs the hub until it is told to stop.
 #[derive(Debug, Args)]
@@ -40,7 +41,7 @@ impl Serve {
 
 async fn serve(hub: &Arc<Hub>, listen: &str, json: bool) -> Result<()> {
     let (listener, address) = bind(listen).await?;
-    let token = token::fresh()?;
+    let token = tokens::fresh()?;
     let url = format!("http://{address}");
     let running = Running {
         url: url.clone(),
@@ -60,7 +61,15 @@ async fn serve(hub: &Arc<Hub>, listen: &str, json: bool) -> Result<()> {
         }
     }
     let router = transports::router(hub, listen, &token)?;
-    let stopped = transports::serve(listener, router, async { drop(told_to_stop().await) }).await;
+    // Clients that are told `localhost` try either loopback address first.
+    let other = match also(address).await {
+        Some(listener) => transports::serve(listener, router.clone(), std::future::pending()).boxed(),
+        None => std::future::pending().boxed(),
+    };
+    let stopped = tokio::select! {
+        stopped = transports::serve(listener, router, async { drop(told_to_stop().await) }) => stopped,
+        failed = other => failed,
+    };
     drop(std::fs::remove_file(&path));
     if !json {
         output::note("stopped; runs that had not ended are taken up at the next start");
@@ -85,6 +94,16 @@ pub(super) async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr)> {
         return Err(Error::new(ErrorKind::Denied, message));
     }
     Ok((listener, address))
+}
+
+/// The same port on the other loopback address, where there is one and nobody has it.
+async fn also(address: SocketAddr) -> Option<TcpListener> {
+    let other: IpAddr = match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => Ipv4Addr::LOCALHOST.into(),
+        _ => return None,
+    };
+    TcpListener::bind((other, address.port())).await.ok()
 }
 
 /// Leaves address and token where the command line of the same user finds them.

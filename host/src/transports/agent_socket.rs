@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -24,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 use super::caller::{Caller, Identity};
 use super::direct_socket::{Ending, Limits, Outgoing, close, writer};
 use super::gate::{self, Gate};
-use super::{caller, dialect};
-use crate::call::{Dispatch, Principal, PrincipalKind, Rights, Scope};
+use super::{arrivals, caller, dialect};
+use crate::call::{self, Dispatch, Principal, PrincipalKind, Rights};
 use crate::config::Config;
 use crate::hub::DEFAULT_PROJECT;
 use crate::runtimes::process::Frames;
 use crate::seats::{Agent, Refusal, Said, Seat, Seats};
+use crate::tokens::{Scope, Token, Tokens};
 
 /// How an agent on this socket is told to work and to stop.
 pub const FRAMES: Frames = Frames {
@@ -50,8 +51,9 @@ pub const FRAMES: Frames = Frames {
 pub struct AgentSocket {
     dispatch: Arc<dyn Dispatch>,
     seats: Seats,
+    tokens: Arc<Tokens>,
     /// Where agents act that have no seat.
-    project: Arc<Scope>,
+    project: Arc<call::Scope>,
     /// Whether an agent without a seat may connect.
     unbound: bool,
     /// The time of one call by such an agent.
@@ -61,7 +63,13 @@ pub struct AgentSocket {
 
 impl AgentSocket {
     /// A socket on which these seats can be taken.
-    pub fn new(dispatch: Arc<dyn Dispatch>, seats: Seats, project: Arc<Scope>, config: &Config) -> Self {
+    pub fn new(
+        dispatch: Arc<dyn Dispatch>,
+        seats: Seats,
+        tokens: Arc<Tokens>,
+        project: Arc<call::Scope>,
+        config: &Config,
+    ) -> Self {
         let unbound = config.sockets.allow_unbound_agents;
         if unbound {
             tracing::warn!(
@@ -71,6 +79,7 @@ impl AgentSocket {
         Self {
             dispatch,
             seats,
+            tokens,
             project,
             unbound,
             call_timeout: config.limits.answer_timeout,
@@ -87,9 +96,15 @@ impl AgentSocket {
         routes.route_layer(from_fn_with_state(gate, gate::guard))
     }
 
-    /// Who connects with this query, or why nobody does.
-    fn admit(&self, query: Option<&str>) -> Result<Admitted, &'static str> {
-        let id = agent_id(query.unwrap_or_default());
+    /// Who connects with this query and these headers, or why nobody does.
+    fn admit(&self, query: &str, headers: &HeaderMap) -> Result<Admitted, &'static str> {
+        let presented = parameter(query, "threadToken");
+        if let Some(text) = gate::presented(headers, presented.as_deref()) {
+            let good = self.tokens.check(text).ok();
+            let good = good.filter(|token| token.scopes.iter().any(|scope| matches!(scope, Scope::Agent(_))));
+            return good.map(Admitted::Known).ok_or("this token is good for no agent\n");
+        }
+        let id = parameter(query, "agentId").unwrap_or_default();
         match self.seats.take(&id) {
             Ok(seat) => Ok(Admitted::Seated(Box::new(seat))),
             Err(Refusal::Taken) => Err("an agent with this `agentId` is or was connected; each connects once\n"),
@@ -105,12 +120,12 @@ impl AgentSocket {
     }
 
     /// As whom an agent without a seat acts: in the project itself, and in no run.
-    fn unbound(&self) -> Identity {
+    fn alone(&self, id: &str) -> Identity {
         let principal = Principal {
             project: DEFAULT_PROJECT.into(),
             run: None,
             kind: PrincipalKind::Agent,
-            id: "unbound".into(),
+            id: id.into(),
             rights: Rights::all(),
         };
         Identity {
@@ -125,23 +140,27 @@ impl AgentSocket {
 }
 
 enum Admitted {
+    /// One that was started for a run.
     Seated(Box<Seat>),
+    /// One that a person started, with a token.
+    Known(Arc<Token>),
+    /// One that nobody knows, where that is permitted.
     Unbound,
 }
 
-/// The first `agentId` of a query. Published clients do not encode it, and send whatever else they have.
-fn agent_id(query: &str) -> String {
-    let pairs = Url::parse("ws://localhost/").map(|mut url| {
-        url.set_query(Some(query));
-        let found = url.query_pairs().find(|(name, _)| name == "agentId");
-        found.map(|(_, id)| id.into_owned())
-    });
-    pairs.ok().flatten().unwrap_or_default()
+/// A parameter of a query, the first of its name. Published clients do not encode them, and send whatever else they have.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut url = Url::parse("ws://localhost/").ok()?;
+    url.set_query(Some(query));
+    let found = url.query_pairs().find(|(written, _)| written == name);
+    found.map(|(_, value)| value.into_owned())
 }
 
 async fn upgrade(
     State(agents): State<Arc<AgentSocket>>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    extensions: Extensions,
     socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     // A seat is taken by an agent that can sit down, not by a stray request.
@@ -149,17 +168,25 @@ async fn upgrade(
         Ok(socket) => socket,
         Err(rejection) => return rejection.into_response(),
     };
-    let admitted = match agents.admit(query.as_deref()) {
+    let admitted = match agents.admit(query.as_deref().unwrap_or_default(), &headers) {
         Ok(admitted) => admitted,
         Err(why) => return (StatusCode::UNAUTHORIZED, why).into_response(),
     };
-    agents
-        .limits
-        .bound(socket)
-        .on_upgrade(async move |socket| match admitted {
-            Admitted::Unbound => drop(serve(&agents, agents.unbound(), None, socket).await),
+    let arrival = arrivals::admit(&extensions);
+    agents.limits.bound(socket).on_upgrade(async move |socket| {
+        // It keeps its place among all connections as long as it is open.
+        let _arrival = arrival;
+        match admitted {
             Admitted::Seated(seat) => seated(&agents, *seat, socket).await,
-        })
+            Admitted::Unbound => serve(&agents, agents.alone("unbound"), None, socket).await,
+            Admitted::Known(token) => {
+                tokio::select! {
+                    () = serve(&agents, agents.alone(&token.name), None, socket) => {}
+                    why = token.over() => tracing::info!(agent = %token.name, %why, "the token of an agent no longer holds"),
+                }
+            }
+        }
+    })
 }
 
 /// An agent with a seat, from its first frame to its leave.
@@ -258,7 +285,8 @@ mod tests {
             ("agentid=a1", ""),
             (&format!("{}&agentId=a1", "k=v&".repeat(8000)), "a1"),
         ] {
-            assert_eq!(agent_id(query), id, "{}", query.get(..40).unwrap_or(query));
+            let found = parameter(query, "agentId").unwrap_or_default();
+            assert_eq!(found, id, "{}", query.get(..40).unwrap_or(query));
         }
     }
 }

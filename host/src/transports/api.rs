@@ -1,17 +1,19 @@
 //! The HTTP API: what the command line, and later the page, asks of a hub.
 //!
 //! JSON in, JSON out; what goes on for a while is one JSON object a line. Every path names its project. The router itself
-//! has no gate: on the network it stands behind one, in this process the command line uses it as it is.
+//! has no gate: on the network it stands behind one, in this process the command line uses it as it is. Either way a request
+//! carries the [`Token`] of who asks, as an extension; one without is refused.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json as Answer, Router};
+use axum::{Extension, Json as Answer, Router};
 use futures::{Stream, StreamExt, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,10 +24,16 @@ use uuid::Uuid;
 use crate::call::{CallError, CallName, Dispatch, Json, Sink};
 use crate::capabilities::chat::Question;
 use crate::environment::NewEnvironment;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Blame, Error, ErrorKind};
 use crate::hub::Hub;
 use crate::log::{Cursor, Event};
 use crate::run::NewRun;
+use crate::tokens::{Scope, Token};
+
+mod tokens;
+
+/// Who asks.
+type Asker = Extension<Arc<Token>>;
 
 /// The API of a hub, without a gate.
 pub fn router(hub: Arc<Hub>) -> Router {
@@ -51,12 +59,14 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/routes/explain", post(explain))
         .route("/calls", post(call))
         .route("/questions", get(questions))
-        .route("/questions/{id}", post(answer_question));
+        .route("/questions/{id}", post(answer_question))
+        .merge(tokens::routes());
     Router::new()
         .route("/api/v1/health", get(health))
         .nest("/api/v1/projects/{project}", project)
         .fallback(nothing_here)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&hub), known_project))
+        .layer(from_fn_with_state(Arc::clone(&hub), known_project))
+        .layer(from_fn(in_scope))
         .layer(DefaultBodyLimit::max(most))
         .with_state(hub)
 }
@@ -103,11 +113,34 @@ fn status(kind: ErrorKind) -> StatusCode {
     }
 }
 
-async fn known_project(
-    State(hub): State<Arc<Hub>>,
-    request: axum::extract::Request,
-    next: axum::middleware::Next,
-) -> Response {
+/// Whoever only reads needs less than whoever does something.
+async fn in_scope(Extension(token): Asker, request: Request, next: Next) -> Response {
+    let wanted = if [Method::GET, Method::HEAD].contains(request.method()) {
+        Scope::Read
+    } else {
+        Scope::Api
+    };
+    match needs(&token, &wanted) {
+        Ok(()) => next.run(request).await,
+        Err(failed) => failed.into_response(),
+    }
+}
+
+/// Refuses a token that is not good for what it is wanted for, and names the scope.
+fn needs(token: &Token, wanted: &Scope) -> Answered<()> {
+    if token.may(wanted) {
+        return Ok(());
+    }
+    let scopes: Vec<String> = token.scopes.iter().map(Scope::to_string).collect();
+    let message = format!(
+        "the token `{}` has the scope {}, and this needs the scope {wanted}",
+        token.name,
+        scopes.join(", ")
+    );
+    Err(CallError::new(ErrorKind::Denied, message).blame(Blame::Caller).into())
+}
+
+async fn known_project(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> Response {
     let mut parts = request.uri().path().split('/').skip(3);
     if let (Some("projects"), Some(project)) = (parts.next(), parts.next())
         && *project != *hub.project
@@ -394,16 +427,16 @@ struct Asked {
     environment: Option<String>,
 }
 
-async fn asked(hub: &Hub, body: &Bytes) -> Answered<crate::call::Call> {
+async fn asked(hub: &Hub, who: &Token, body: &Bytes) -> Answered<crate::call::Call> {
     let asked: Asked = read(body)?;
     let name: CallName = asked.call.parse()?;
     Ok(hub
-        .person_call(name, asked.message, asked.environment.as_deref())
+        .person_call(&who.name, name, asked.message, asked.environment.as_deref())
         .await?)
 }
 
-async fn explain(State(hub): State<Arc<Hub>>, body: Bytes) -> Answered {
-    let call = asked(&hub, &body).await?;
+async fn explain(State(hub): State<Arc<Hub>>, Extension(who): Asker, body: Bytes) -> Answered {
+    let call = asked(&hub, &who, &body).await?;
     let explanation = hub.routes.current().explain(&call);
     value(json!({ "text": explanation.to_string(), "explanation": explanation }))
 }
@@ -418,8 +451,8 @@ enum Line {
     Error(CallError),
 }
 
-async fn call(State(hub): State<Arc<Hub>>, body: Bytes) -> Answered<Response> {
-    let call = asked(&hub, &body).await?;
+async fn call(State(hub): State<Arc<Hub>>, Extension(who): Asker, body: Bytes) -> Answered<Response> {
+    let call = asked(&hub, &who, &body).await?;
     let (sink, chunks) = Sink::channel();
     let (over, id) = (CancellationToken::new(), call.id);
     let asking = questions_of(&hub, id).take_until(over.clone().cancelled_owned());

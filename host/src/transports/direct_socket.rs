@@ -1,6 +1,6 @@
 //! The direct socket: an outside process on `/plugins`, as one of the gateway's carriers.
 //!
-//! It names itself (`providerId`), proves it with its token, and from then on holds the claim that it may hold and
+//! It names itself (`providerId`), proves it with its token (`members`), and from then on holds the claim that it may hold and
 //! hears of locally handled calls. Nothing is sent to it but requests, notifications and answers. Not here: what its
 //! frames look like (`frames`), and which replies count ([`crate::gateway`]).
 
@@ -12,7 +12,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -21,14 +21,15 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use super::gate::{self, Gate, TokenDigest};
+use super::arrivals;
+use super::gate::{self, Gate};
 use crate::call::{CallError, Json, Target};
-use crate::config::Connection;
-use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::gateway::{Attached, Gateway};
 
 mod carrier;
 mod frames;
+mod members;
 #[cfg(test)]
 mod tests;
 pub(super) mod writer;
@@ -36,6 +37,8 @@ pub(super) mod writer;
 pub(super) use carrier::Outgoing;
 use carrier::SocketCarrier;
 use frames::{ClientBody, ClientFrame, Malformed, Order, Outcome};
+use members::Member;
+pub use members::Members;
 
 /// Bad frames (not one JSON object) after which the connection is closed.
 const STRIKES: u32 = 3;
@@ -90,58 +93,32 @@ impl Limits {
     }
 }
 
-/// Who may connect, and to what.
+/// The socket of one project.
 pub struct DirectSocket {
     gateway: Arc<Gateway>,
     project: Arc<str>,
-    members: Vec<Arc<Member>>,
+    members: Members,
     limits: Limits,
 }
 
-/// One `[[connection]]`.
-struct Member {
-    name: Arc<str>,
-    token: TokenDigest,
-    claim: Vec<String>,
-}
-
 impl DirectSocket {
-    /// The socket of one project, for the connections of the configuration.
-    pub fn new(gateway: Arc<Gateway>, project: Arc<str>, connections: &[Connection], limits: Limits) -> Result<Self> {
-        let members = connections.iter().map(|connection| {
-            let token = TokenDigest::from_hex(&connection.token_sha256).map_err(|error| {
-                let message = format!("[[connection]] `{}`: `token-sha256` is wrong", connection.name);
-                Error::new(ErrorKind::Invalid, message)
-                    .blame(Blame::Operator)
-                    .because(error)
-            })?;
-            Ok(Arc::new(Member {
-                name: connection.name.as_str().into(),
-                token,
-                claim: connection.claim.clone(),
-            }))
-        });
-        let members = members.collect::<Result<_>>()?;
-        Ok(Self {
+    /// The socket of one project, for these members.
+    pub fn new(gateway: Arc<Gateway>, project: Arc<str>, members: Members, limits: Limits) -> Self {
+        Self {
             gateway,
             project,
             members,
             limits,
-        })
+        }
     }
 
-    /// The route `/plugins`, behind the gate.
+    /// The route `/plugins`, and the name that clients of after May 2026 have for it, behind the gate.
     pub fn routes(self, gate: Arc<Gate>) -> Router {
-        let routes = Router::new().route("/plugins", any(upgrade)).with_state(Arc::new(self));
+        let routes = Router::new()
+            .route("/plugins", any(upgrade))
+            .route("/direct-execution-gateway", any(upgrade))
+            .with_state(Arc::new(self));
         routes.route_layer(from_fn_with_state(gate, gate::guard))
-    }
-
-    /// The member that a name and a token belong to.
-    fn member(&self, name: &str, token: &str) -> Option<Arc<Member>> {
-        let known = self.members.iter().find(|member| *member.name == *name);
-        // An unknown name is compared, too, so that it takes as long as a wrong token.
-        let digest = known.map_or_else(|| TokenDigest::of(""), |member| member.token.clone());
-        if digest.admits(token) { known.cloned() } else { None }
     }
 }
 
@@ -156,6 +133,7 @@ async fn upgrade(
     State(direct): State<Arc<DirectSocket>>,
     query: std::result::Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
+    extensions: Extensions,
     socket: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let named = query
@@ -168,19 +146,21 @@ async fn upgrade(
         )
             .into_response();
     };
-    let member = gate::presented(&headers, token.as_deref()).and_then(|token| direct.member(&name, token));
-    let Some(member) = member else {
-        let text = "no connection of this name has this token; look at [[connection]] in waypost.toml\n";
-        return (StatusCode::UNAUTHORIZED, text).into_response();
+    let member = match direct.members.admit(&name, gate::presented(&headers, token.as_deref())) {
+        Ok(member) => member,
+        Err(not) => return not.into_response(),
     };
+    let arrival = arrivals::admit(&extensions);
     let socket = match socket {
         Ok(socket) => socket,
         Err(rejection) => return rejection.into_response(),
     };
     let limits = direct.limits;
-    limits
-        .bound(socket)
-        .on_upgrade(async move |socket| serve(&direct, &member, socket).await)
+    limits.bound(socket).on_upgrade(async move |socket| {
+        // It keeps its place among all connections as long as it is open.
+        let _arrival = arrival;
+        serve(&direct, &member, socket).await;
+    })
 }
 
 /// How a connection ended from this side: with a close frame, unless it is gone already.
@@ -197,7 +177,7 @@ pub(super) fn close(code: u16, reason: &'static str) -> Ending {
 async fn serve(direct: &DirectSocket, member: &Member, socket: WebSocket) {
     let limits = direct.limits;
     let (carrier, outgoing, backlog) =
-        SocketCarrier::new(Target::Connection(member.name.clone()), *member.token.bytes(), limits);
+        SocketCarrier::new(Target::Connection(member.name.clone()), member.credential, limits);
     let carrier = Arc::new(carrier);
     let (mut sink, mut stream) = socket.split();
     let ending = match direct.gateway.attach(carrier.clone()) {
@@ -222,6 +202,10 @@ async fn serve(direct: &DirectSocket, member: &Member, socket: WebSocket) {
             let ending = tokio::select! {
                 ending = session.read(&mut stream, &pong) => ending,
                 ending = writer::write(&mut sink, outgoing, Some(backlog), &pong, limits) => ending,
+                why = member.over() => {
+                    tracing::info!(connection = %session.id, %why, "the token of a connection no longer holds");
+                    close(close_code::POLICY, "the token of this connection no longer holds")
+                }
                 () = attached.replaced() => close(close_code::POLICY, "replaced by a newer connection of this name"),
             };
             tracing::info!(connection = %session.id, "disconnected");

@@ -1,32 +1,53 @@
-//! The token of the API: made at each start, shown once, known here by its digest alone.
+//! The token of a request to the API: who asks, and whether he may stay while the answer comes.
+//!
+//! Not here: what the token is good for, which the API asks where it needs it ([`super::api`]).
 
+use std::sync::Arc;
+
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, stream};
 
-use super::gate::TokenDigest;
-use crate::engine::cache::hex;
-use crate::error::{Error, ErrorKind, Result};
+use super::{arrivals, gate};
+use crate::tokens::{Token, Tokens};
 
-/// A token that nobody can guess: 256 random bits.
-pub fn fresh() -> Result<String> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::new(ErrorKind::Internal, "the system gives no random numbers").because(error))?;
-    Ok(hex(&bytes))
+/// What everyone is told whose token is not one, is expired or was revoked.
+const WANTED: &str = "the API wants a token that holds, as `Authorization: Bearer <token>`: the one that `waypost serve` \
+                      printed, or one of `waypost token create`\n";
+
+/// Turns requests away that do not bring a token in their `Authorization` header; the others carry it on as an extension.
+pub async fn bearer(State(tokens): State<Arc<Tokens>>, mut request: Request, next: Next) -> Response {
+    let presented = gate::presented(request.headers(), None);
+    let Some(token) = presented.and_then(|presented| tokens.check(presented).ok()) else {
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], WANTED).into_response();
+    };
+    arrivals::admit(request.extensions());
+    request.extensions_mut().insert(Arc::clone(&token));
+    while_it_holds(token, next.run(request).await)
 }
 
-/// Turns requests away that do not bring the token in their `Authorization` header.
-pub async fn bearer(State(token): State<TokenDigest>, request: Request, next: Next) -> Response {
-    let presented = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    if presented.is_some_and(|presented| token.admits(presented)) {
-        return next.run(request).await;
+/// An answer that goes on for a while breaks off when its token no longer holds.
+fn while_it_holds(token: Arc<Token>, response: Response) -> Response {
+    if response.body().size_hint().exact().is_some() {
+        return response;
     }
-    let text = "the API wants the token that `waypost serve` printed, as `Authorization: Bearer <token>`\n";
-    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], text).into_response()
+    response.map(|body| {
+        let over = Box::pin(async move {
+            let why = token.over().await;
+            tracing::info!(token = %token.name, %why, "an answer was broken off");
+        });
+        let parts = stream::unfold(Some((body.into_data_stream(), over)), |open| async {
+            let (mut parts, mut over) = open?;
+            tokio::select! {
+                biased;
+                // An error, so that a reader does not take it for the end.
+                () = &mut over => Some((Err(axum::Error::new("the token no longer holds")), None)),
+                part = parts.next() => part.map(|part| (part, Some((parts, over)))),
+            }
+        });
+        Body::from_stream(parts)
+    })
 }

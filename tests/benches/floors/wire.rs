@@ -13,6 +13,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
 use axum::routing::any;
+use axum::serve::ListenerExt as _;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
@@ -334,6 +335,7 @@ async fn pass(ends: Ends, socket: WebSocket, this: &'static str, other: &'static
 async fn serve(router: Router) -> Outcome<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    tokio::spawn(transports::serve(listener, router, std::future::pending()));
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(address)
 }

@@ -12,10 +12,14 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::*;
 use crate::call::Sink;
+use crate::config::Connection;
+use crate::error::ErrorKind;
 use crate::gateway::tests::call;
 use crate::gateway::{Rejected, Stats};
 use crate::log::memory::MemoryLog;
 use crate::log::{Cursor, EventLog};
+use crate::tokens::Tokens;
+use crate::transports::gate::TokenDigest;
 
 const PROJECT: &str = "p";
 
@@ -50,7 +54,9 @@ impl Server {
             connection("mirror", &["*"]),
             connection("watcher", &[]),
         ];
-        let direct = DirectSocket::new(gateway.clone(), PROJECT.into(), &connections, limits).unwrap();
+        let tokens = Tokens::open(log.clone(), PROJECT.into()).await.unwrap();
+        let members = Members::new(&connections, tokens, false).unwrap();
+        let direct = DirectSocket::new(gateway.clone(), PROJECT.into(), members, limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = direct.routes(Arc::new(Gate::new(&address.to_string())));
@@ -154,7 +160,8 @@ impl Client {
 async fn only_who_is_known_may_connect() {
     let server = Server::start(Limits::default()).await;
     let good = ("authorization", "Bearer token of vault");
-    let wrong = "no connection of this name has this token; look at [[connection]] in waypost.toml\n";
+    let wrong = "no connection of this name has this token; look at [[connection]] in waypost.toml, or make one with \
+                 `waypost token create`\n";
     let nameless = "name the connection once: /plugins?providerId=<name>\n";
     /// Path, headers, status, and how the text begins.
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, &'a str);
@@ -219,16 +226,15 @@ async fn only_who_is_known_may_connect() {
     }
 }
 
-#[test]
-fn a_wrong_digest_in_the_configuration_is_named() {
-    let gateway = Arc::new(Gateway::new(Arc::new(MemoryLog::new(1))));
+#[tokio::test]
+async fn a_wrong_digest_in_the_configuration_is_named() {
+    let log = Arc::new(MemoryLog::new(1));
+    let tokens = Tokens::open(log, PROJECT.into()).await.unwrap();
     let wrong = Connection {
         token_sha256: "abc".to_owned(),
         ..connection("vault", &["*"])
     };
-    let error = DirectSocket::new(gateway, PROJECT.into(), &[wrong], Limits::default())
-        .err()
-        .unwrap();
+    let error = Members::new(&[wrong], tokens, false).err().unwrap();
     assert_eq!(error.message, "[[connection]] `vault`: `token-sha256` is wrong");
 }
 
