@@ -143,10 +143,6 @@ async fn c08_c13_every_answer_is_an_object_of_the_awaited_type() {
             json!({ "type": "codebolttools", "action": "executeTool", "toolName": "a--b", "params": {} }),
             "executeToolResponse",
         ),
-        (
-            json!({ "type": "confirmationRequest", "message": {} }),
-            "confirmationResponse",
-        ),
     ] {
         let answer = agent.ask(frame.clone()).await;
         assert_eq!(answer["type"], awaited, "{frame}");

@@ -408,6 +408,15 @@ pub struct Connection {
     /// What it may claim: patterns of calls. Default everything of the project.
     #[serde(default = "everything", deserialize_with = "patterns")]
     pub claim: Vec<String>,
+    /// What it may ask the hub for: patterns of calls. Default what published bridges ask for: files, snapshots, and runs
+    /// (`messageResponse`).
+    #[serde(default = "bridges", deserialize_with = "any_patterns")]
+    pub calls: Vec<String>,
+}
+
+/// What published bridges ask the hub for.
+pub(crate) fn bridges() -> Vec<String> {
+    ["fsEvent", "narrative", "messageResponse"].map(str::to_owned).into()
 }
 
 fn everything() -> Vec<String> {

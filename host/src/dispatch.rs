@@ -277,10 +277,11 @@ impl Dispatcher {
             return Ok(None);
         }
         if !call.principal.rights.permit(&call.name) {
-            let message = format!(
-                "{} may not call {}: add it to `gateway` in the grants of the plugin, or of the plugin that called it",
-                call.principal, call.name
-            );
+            let remedy = match call.principal.kind {
+                PrincipalKind::Connection => "to `calls` of its [[connection]] in waypost.toml",
+                _ => "to `gateway` in the grants of the plugin, or of the plugin that called it",
+            };
+            let message = format!("{} may not call {}: add it {remedy}", call.principal, call.name);
             return Err(CallError::new(ErrorKind::Denied, message));
         }
         if call.path.depth() > limits.depth {

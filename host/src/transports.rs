@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -16,6 +17,7 @@ use tower::ServiceExt as _;
 
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::run::{NewRun, Runs};
 use crate::tokens::Scope;
 
 pub mod agent_socket;
@@ -49,12 +51,27 @@ pub fn router(hub: &Arc<Hub>, listen: &str, token: &str) -> Result<Router> {
         Arc::clone(&hub.gateway),
         Arc::clone(&hub.project),
         members,
+        direct_socket::Within {
+            dispatch: Arc::clone(&hub.dispatcher) as _,
+            scope: Arc::clone(&hub.scope),
+            starter: Arc::new(Starter(Arc::clone(&hub.runs), Arc::clone(&hub.project))),
+            call_timeout: hub.config.limits.answer_timeout,
+        },
         direct_socket::Limits::default(),
     );
     let api = api::router(Arc::clone(hub))
         .layer(from_fn_with_state(Arc::clone(&hub.tokens), token::bearer))
         .layer(from_fn_with_state(Arc::clone(&gate), gate::guard));
     Ok(api.merge(agents).merge(socket.routes(gate)))
+}
+
+/// Starts runs in a project.
+struct Starter(Arc<Runs>, Arc<str>);
+
+impl direct_socket::Starter for Starter {
+    fn start(&self, run: NewRun) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.0.start(&self.1, run).await.map(drop) })
+    }
 }
 
 /// Serves until told to stop; connections that are open then are cut, since what they asked for is in the log.

@@ -140,7 +140,7 @@ pub(super) async fn drive(processes: &Processes, command: &[String], drive: Driv
         connected: false,
     };
     let end = watch.follow(&drive, processes).await;
-    let left = watch.end(processes, &end).await;
+    let (end, left) = watch.end(processes, end).await;
     program.note("agent.ended", left.shown()).await?;
     end.told(left, &drive, &processes.config).map(Driven::Ended)
 }
@@ -306,38 +306,42 @@ impl Watch {
     }
 
     /// Ends the program, politely where it can still hear, and says what is left of it.
-    async fn end(mut self, processes: &Processes, end: &End) -> Left {
+    async fn end(mut self, processes: &Processes, end: End) -> (End, Left) {
         let grace = processes.config.grace;
-        let patience = async {
-            match end {
-                // It hears that on its socket, and may say good-bye there.
-                End::Stopped if self.connected => {
-                    drop(self.offer.orders.try_send((processes.frames.stop)()));
-                    loop {
-                        tokio::select! {
-                            said = self.offer.said.recv() => match self.hear(said) {
-                                None if !self.offer.said.is_closed() => {}
-                                _ => return,
-                            },
-                            () = self.group.exited() => return,
-                        }
-                    }
-                }
-                // Whoever ends by itself tells more by its exit code than by a signal's.
-                End::Exited | End::Left => self.group.exited().await,
-                _ => {}
+        let end = match end {
+            // It hears that on its socket, and may say good-bye there.
+            End::Stopped if self.connected => {
+                drop(self.offer.orders.try_send((processes.frames.stop)()));
+                drop(timeout(grace, self.good_bye()).await);
+                End::Stopped
             }
+            // Whoever ends by itself tells more by its exit code than by a signal's.
+            End::Exited | End::Left if timeout(grace, self.group.exited()).await.is_ok() => End::Exited,
+            end => end,
         };
-        drop(timeout(grace, patience).await);
         while let Some(Some((_, bytes))) = self.pipes.next().now_or_never() {
             self.keep(&bytes);
         }
         self.group.stop(&mut self.pipes, grace).await;
         let status = self.group.reap().await;
-        Left {
+        let left = Left {
             status: status.map_or_else(|_| "an end that is not known".to_owned(), told),
             output: String::from_utf8_lossy(&self.tail).trim().to_owned(),
             talked: self.talked,
+        };
+        (end, left)
+    }
+
+    /// Resolves when a program that was told to stop has done so.
+    async fn good_bye(&mut self) {
+        loop {
+            tokio::select! {
+                said = self.offer.said.recv() => match self.hear(said) {
+                    None if !self.offer.said.is_closed() => {}
+                    _ => return,
+                },
+                () = self.group.exited() => return,
+            }
         }
     }
 }

@@ -244,7 +244,13 @@ async fn serve(agents: &AgentSocket, identity: Identity, seat: Option<Sitting<'_
         cancel: gone,
         ..identity
     };
-    let caller = Caller::new(Arc::clone(&agents.dispatch), identity, outgoing.clone(), says);
+    let caller = Caller::new(
+        Arc::clone(&agents.dispatch),
+        identity,
+        outgoing.clone(),
+        says,
+        dialect::encode,
+    );
     let pong = Notify::new();
     let follow_orders = async {
         if let Some(start) = start {

@@ -73,8 +73,12 @@ struct Shared {
     outgoing: mpsc::Sender<Outgoing>,
     /// Who hears what is said of the run.
     says: Option<mpsc::Sender<Said>>,
+    encode: Encode,
     at_once: Semaphore,
 }
+
+/// Writes the answer to a request, where it has one.
+pub(super) type Encode = fn(&Asked, &Result<Json, CallError>) -> Option<Json>;
 
 /// A request, and the room that it takes until it is answered.
 struct Waiting {
@@ -89,12 +93,14 @@ impl Caller {
         identity: Identity,
         outgoing: mpsc::Sender<Outgoing>,
         says: Option<mpsc::Sender<Said>>,
+        encode: Encode,
     ) -> Self {
         let shared = Shared {
             dispatch,
             identity,
             outgoing,
             says,
+            encode,
             at_once: Semaphore::new(AT_ONCE),
         };
         Self {
@@ -176,7 +182,7 @@ impl Shared {
         let Waiting { asked, _room } = waiting;
         let result = self.make(&asked).await;
         self.tell(&asked, &result).await;
-        if let Some(frame) = dialect::encode(&asked, &result) {
+        if let Some(frame) = (self.encode)(&asked, &result) {
             // Nobody is there any more to whom it could be told.
             drop(self.outgoing.send(Outgoing::answer(frame)).await);
         }
@@ -265,7 +271,7 @@ fn words(result: &Json) -> String {
 }
 
 /// The answer to a frame that cannot be understood.
-fn refusal(malformed: &Malformed) -> Json {
+pub(super) fn refusal(malformed: &Malformed) -> Json {
     match malformed {
         Malformed::NotAnObject => {
             json!({ "type": "error", "success": false, "error": "a frame must be one JSON object" })

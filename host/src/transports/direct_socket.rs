@@ -22,11 +22,14 @@ use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use super::arrivals;
+use super::caller::{self, Caller};
+use super::dialect::Part;
 use super::gate::{self, Gate};
 use crate::call::{CallError, Json, Target};
 use crate::error::Result;
 use crate::gateway::{Attached, Gateway};
 
+mod asks;
 mod carrier;
 mod frames;
 mod members;
@@ -34,6 +37,7 @@ mod members;
 mod tests;
 pub(super) mod writer;
 
+pub use asks::{Starter, Within};
 pub(super) use carrier::Outgoing;
 use carrier::SocketCarrier;
 use frames::{ClientBody, ClientFrame, Malformed, Order, Outcome};
@@ -98,16 +102,18 @@ pub struct DirectSocket {
     gateway: Arc<Gateway>,
     project: Arc<str>,
     members: Members,
+    within: Within,
     limits: Limits,
 }
 
 impl DirectSocket {
-    /// The socket of one project, for these members.
-    pub fn new(gateway: Arc<Gateway>, project: Arc<str>, members: Members, limits: Limits) -> Self {
+    /// The socket of one project, for these members, who may ask for what is within reach.
+    pub fn new(gateway: Arc<Gateway>, project: Arc<str>, members: Members, within: Within, limits: Limits) -> Self {
         Self {
             gateway,
             project,
             members,
+            within,
             limits,
         }
     }
@@ -235,10 +241,34 @@ impl Session<'_> {
                 tracing::info!(connection = %self.id, %error, "connected without a claim");
             }
         }
+        let Within { dispatch, .. } = &self.direct.within;
+        let identity = self.direct.within.identity(&self.direct.project, self.member);
+        let mut caller = Caller::new(
+            Arc::clone(dispatch),
+            identity,
+            self.carrier.outgoing(),
+            None,
+            asks::answer,
+        );
         let mut strikes = 0;
         while let Some(message) = stream.next().await {
             let frame = match message {
-                Ok(Message::Text(text)) => frames::decode(&text),
+                Ok(Message::Text(text)) => match frames::decode(&text) {
+                    Ok(ClientFrame {
+                        body: ClientBody::Other(kind),
+                        request_id,
+                    }) => {
+                        if self
+                            .asked(&mut caller, &kind, request_id.as_ref(), &text, pong)
+                            .await
+                            .is_err()
+                        {
+                            return None;
+                        }
+                        continue;
+                    }
+                    frame => frame,
+                },
                 Ok(Message::Binary(_)) => Err(Malformed::NotAnObject),
                 Ok(Message::Ping(_)) => continue,
                 Ok(Message::Pong(_)) => {
@@ -285,18 +315,8 @@ impl Session<'_> {
                 let _ = self.direct.gateway.reply(self.attached, &to, result);
                 Ok(())
             }
-            ClientBody::Unknown(kind) if request_id.is_some() => {
-                let text = format!(
-                    "`{}` is not a frame of this socket; it takes executionGateway.claim, relinquish, subscribe, \
-                     unsubscribe and reply",
-                    kind.escape_debug()
-                );
-                self.send(frames::error(request_id.as_ref(), &text)?).await
-            }
-            ClientBody::Unknown(kind) => {
-                tracing::debug!(connection = %self.id, kind = %kind.escape_debug(), "a frame of an unknown type");
-                Ok(())
-            }
+            // Taken before this: it is a call, which is answered when it has ended.
+            ClientBody::Other(_) => Ok(()),
             ClientBody::Order(order) => {
                 let result = self.order(order).await;
                 let error = result.as_ref().err();
@@ -315,6 +335,32 @@ impl Session<'_> {
                     .await
             }
         }
+    }
+
+    /// Takes a frame in that asks the hub for something. An error means that nothing can be sent any more.
+    async fn asked(
+        &self,
+        caller: &mut Caller,
+        kind: &str,
+        request_id: Option<&Json>,
+        text: &str,
+        pong: &Notify,
+    ) -> Result<(), CallError> {
+        if kind == asks::MESSAGE {
+            let Err(error) = self.direct.within.start(self.member, text).await else {
+                return Ok(());
+            };
+            tracing::info!(connection = %self.id, %error, "a run was not started");
+            return self.send(frames::error(request_id, &error.message)?).await;
+        }
+        match asks::asked(text) {
+            Ok(asked) if asked.part == Part::Answer => {
+                tracing::debug!(connection = %self.id, kind = %asked.name, "an answer that nobody asked for");
+            }
+            Ok(asked) => caller.take(asked, text.len(), pong).await,
+            Err(malformed) => self.send(caller::refusal(&malformed)).await?,
+        }
+        Ok(())
     }
 
     async fn order(&self, order: Order) -> Result<(), CallError> {

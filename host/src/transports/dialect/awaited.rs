@@ -24,6 +24,17 @@ pub struct Awaits {
 }
 
 impl Awaits {
+    /// A frame of this type, of which the caller gets everything.
+    pub fn of(kind: &'static str) -> Self {
+        Self {
+            first: Cow::Borrowed(kind),
+            also: &[],
+            by: By::Type,
+            resolves: Resolves::Frame,
+            field: "",
+        }
+    }
+
     /// Whether an answer of this type is taken.
     pub fn accepts(&self, kind: &str) -> bool {
         self.first == kind || self.also.contains(&kind)

@@ -72,7 +72,10 @@ pub fn chunk(asked: &Asked, chunk: &Json) -> Option<Json> {
 /// The result of a connected process as the canonical reply, where the kind is built in and the result is a frame.
 pub fn canonical_reply(name: &CallName, result: Json) -> Json {
     let built_in = &*name.kind == "fsEvent" || (canonical::is_flat(&name.kind) && &*name.kind != "runProject");
-    let Some(mut out) = Fields::read(result.as_str()).filter(|fields| built_in && fields.text("type").is_some()) else {
+    if !built_in {
+        return result;
+    }
+    let Some(mut out) = Fields::read(result.as_str()).filter(|fields| fields.text("type").is_some()) else {
         return result;
     };
     let success = succeeded(&out);

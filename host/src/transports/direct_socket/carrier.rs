@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::super::dialect;
 use super::{Limits, OutgoingQueue, frames};
 use crate::call::{Call, CallError, Json, Sink, Target};
 use crate::error::{Blame, ErrorKind};
@@ -61,6 +62,11 @@ impl SocketCarrier {
         )
     }
 
+    /// Where frames to it are queued.
+    pub(super) fn outgoing(&self) -> mpsc::Sender<Outgoing> {
+        self.outgoing.clone()
+    }
+
     /// Queues a frame, waiting for room.
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<(), CallError> {
         self.outgoing.send(outgoing).await.map_err(|_| {
@@ -107,7 +113,8 @@ impl Carrier for SocketCarrier {
                 delivery: Some(ticket.delivery()),
             })
             .await?;
-            ticket.reply().await
+            let result = ticket.reply().await?;
+            Ok(dialect::canonical_reply(&call.name, result))
         })
     }
 

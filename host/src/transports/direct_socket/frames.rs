@@ -43,8 +43,8 @@ pub(super) enum ClientBody {
         /// What the caller gets.
         result: Result<Json, CallError>,
     },
-    /// A type that this socket does not know.
-    Unknown(String),
+    /// Anything else: what it asks of the hub.
+    Other(String),
 }
 
 /// What a connected process may order.
@@ -110,7 +110,7 @@ pub(super) fn decode(text: &str) -> Result<ClientFrame, Malformed> {
                 result: outcome(&envelope),
             }
         }
-        kind => ClientBody::Unknown(shortened(kind, REQUEST_ID)),
+        kind => ClientBody::Other(shortened(kind, REQUEST_ID)),
     };
     Ok(ClientFrame { request_id, body })
 }

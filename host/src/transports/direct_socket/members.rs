@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::config::Connection;
+use crate::config::{Connection, bridges};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::tokens::{Refusal, Scope, Token, Tokens};
 use crate::transports::gate::TokenDigest;
@@ -25,6 +25,7 @@ struct Entry {
     name: Arc<str>,
     token: TokenDigest,
     claim: Vec<String>,
+    calls: Vec<String>,
 }
 
 /// One who was let in.
@@ -34,6 +35,8 @@ pub(super) struct Member {
     pub(super) credential: [u8; 32],
     /// What it may claim.
     pub(super) claim: Vec<String>,
+    /// What it may ask the hub for.
+    pub(super) calls: Vec<String>,
     /// What it stays with, when that may end.
     token: Option<Arc<Token>>,
 }
@@ -87,6 +90,7 @@ impl Members {
                 name: connection.name.as_str().into(),
                 token,
                 claim: connection.claim.clone(),
+                calls: connection.calls.clone(),
             })
         });
         let entries = entries.collect::<Result<_>>()?;
@@ -107,6 +111,7 @@ impl Members {
             name: name.into(),
             credential,
             claim: entry.map_or_else(|| vec!["*".to_owned()], |entry| entry.claim.clone()),
+            calls: entry.map_or_else(bridges, |entry| entry.calls.clone()),
             token,
         };
         let Some(presented) = presented else {
