@@ -19,6 +19,7 @@ use libtest_mimic::{Arguments, Trial};
 
 mod agent_socket;
 mod cli;
+mod connections;
 mod demo;
 mod dispatch;
 mod files;
@@ -43,6 +44,7 @@ fn trials() -> Vec<Trial> {
     let modules = [
         agent_socket::trials(),
         cli::trials(),
+        connections::trials(),
         demo::trials(),
         dispatch::trials(),
         files::trials(),

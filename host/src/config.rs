@@ -47,6 +47,9 @@ pub struct Config {
     /// `[[connection]]`: processes that may connect on `/plugins`.
     #[serde(rename = "connection")]
     pub connections: Vec<Connection>,
+    /// `[[spawn]]`: processes that the hub starts itself, and that connect on `/plugin`.
+    #[serde(rename = "spawn")]
+    pub spawns: Vec<Spawn>,
     /// `[[route]]`: who executes which call; the first rule that fits decides.
     #[serde(rename = "route")]
     pub routes: Vec<Route>,
@@ -412,6 +415,34 @@ pub struct Connection {
     /// (`messageResponse`).
     #[serde(default = "bridges", deserialize_with = "any_patterns")]
     pub calls: Vec<String>,
+}
+
+/// `[[spawn]]`: a process that the hub starts, and starts again when it ends; it connects on `/plugin` with a token of its
+/// own, which it gets in `pluginToken`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Spawn {
+    /// Its `pluginId`, and the name in `connection:<name>`.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// Its command line, run in the project folder; no shell reads it.
+    pub command: String,
+    /// More variables for it; nothing of the hub's own environment is passed on. Default none.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What it may claim: patterns of calls. Default everything of the project.
+    #[serde(default = "everything", deserialize_with = "patterns")]
+    pub claim: Vec<String>,
+    /// What it may ask the hub for: patterns of calls. Default as for `[[connection]]`.
+    #[serde(default = "bridges", deserialize_with = "any_patterns")]
+    pub calls: Vec<String>,
+    /// Time that it has to stop when it is told to, and again to end before it is killed. Default 5 s.
+    #[serde(default = "five_seconds", with = "duration")]
+    pub grace: Duration,
+}
+
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
 }
 
 /// What published bridges ask the hub for.

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
+use futures::future::BoxFuture;
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -27,12 +28,15 @@ use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::{Carriers, InProcess, Plugins, Shown, Source, carrier};
 use crate::route::{self, Routes};
-use crate::run::{Runs, recovery};
+use crate::run::{NewRun, Runs, recovery};
 use crate::runtimes::process::Processes;
 use crate::seats::Seats;
+use crate::spawn::Spawned;
 use crate::tokens::Tokens;
 use crate::transports::agent_socket::{self, AgentSocket};
+use crate::transports::direct_socket::{self, DirectSocket, Members, Starter, Within};
 use crate::transports::door::LocalDoor;
+use crate::transports::plugin_socket::{Expected, PluginSocket};
 use crate::workspace::Workspace;
 
 /// The project of the folder that the hub was opened in.
@@ -69,6 +73,12 @@ pub struct Hub {
     pub runs: Arc<Runs>,
     /// Where programs connect as agents.
     pub agents: Arc<AgentSocket>,
+    /// Where processes connect.
+    pub connections: Arc<DirectSocket>,
+    /// Where those connect that it has started.
+    pub plugin_socket: PluginSocket,
+    /// Those that it has started.
+    spawned: Spawned,
     /// Who may use it from outside.
     pub tokens: Arc<Tokens>,
     /// Where people are asked.
@@ -170,8 +180,15 @@ impl Hub {
             Arc::clone(&scope),
             &config,
         ));
-        let door = Arc::new(LocalDoor::new(Arc::clone(&agents)));
-        let processes = Processes::new(Arc::clone(&log), seats, door, &config, &state, agent_socket::FRAMES);
+        let door = Arc::new(LocalDoor::default());
+        let processes = Processes::new(
+            Arc::clone(&log),
+            seats,
+            Arc::clone(&door) as _,
+            &config,
+            &state,
+            agent_socket::FRAMES,
+        );
         let runs = Arc::new(Runs::new(
             Arc::clone(&log),
             Arc::clone(&dispatcher),
@@ -179,6 +196,26 @@ impl Hub {
             processes,
             &config,
         ));
+        let connections = Arc::new(DirectSocket::new(
+            Arc::clone(&gateway),
+            Arc::clone(&project),
+            Members::new(
+                &config.connections,
+                Arc::clone(&tokens),
+                config.sockets.allow_unauthenticated_connections,
+            )?,
+            Within {
+                dispatch: Arc::clone(&dispatcher) as _,
+                scope: Arc::clone(&scope),
+                starter: Arc::new(ProjectRuns(Arc::clone(&runs), Arc::clone(&project))),
+                call_timeout: config.limits.answer_timeout,
+            },
+            direct_socket::Limits::default(),
+        ));
+        let expected = Expected::default();
+        let plugin_socket = PluginSocket::new(Arc::clone(&connections), expected.clone());
+        door.leads_to(Arc::clone(&agents), plugin_socket.clone());
+        let spawned = Spawned::start(&config, expected, door, &root, &state)?;
         let watching = watch(&routes, &log)?;
         let hub = Arc::new(Self {
             config,
@@ -194,6 +231,9 @@ impl Hub {
             environments,
             runs,
             agents,
+            connections,
+            plugin_socket,
+            spawned,
             tokens,
             desk,
             scope,
@@ -255,6 +295,7 @@ impl Hub {
     /// Writes down what is queued; after this the process may end.
     pub async fn close(&self) {
         self.runs.suspend();
+        self.spawned.stop().await;
         self.carriers.stop().await;
         if let Err(error) = self.sqlite.close().await {
             tracing::error!(error = %error.chain(), "the event log did not close in order");
@@ -286,6 +327,15 @@ impl Hub {
         };
         let event = NewEvent::recorded("project.opened", record);
         log::write(&*self.log, Append::one(HUB, event)).await.map(drop)
+    }
+}
+
+/// Starts runs in a project.
+struct ProjectRuns(Arc<Runs>, Arc<str>);
+
+impl Starter for ProjectRuns {
+    fn start(&self, run: NewRun) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.0.start(&self.1, run).await.map(drop) })
     }
 }
 

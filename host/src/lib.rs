@@ -23,6 +23,7 @@ pub mod route;
 pub mod run;
 pub mod runtimes;
 pub mod seats;
+pub mod spawn;
 pub mod text;
 pub mod tokens;
 pub mod transports;

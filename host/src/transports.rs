@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
-use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -17,7 +16,6 @@ use tower::ServiceExt as _;
 
 use crate::error::Result;
 use crate::hub::Hub;
-use crate::run::{NewRun, Runs};
 use crate::tokens::Scope;
 
 pub mod agent_socket;
@@ -28,6 +26,7 @@ pub mod dialect;
 pub mod direct_socket;
 pub mod door;
 pub mod gate;
+pub mod plugin_socket;
 pub mod token;
 
 /// Connections at the same time.
@@ -42,36 +41,12 @@ pub fn router(hub: &Arc<Hub>, listen: &str, token: &str) -> Result<Router> {
     let gate = Arc::new(gate::Gate::new(listen));
     let agents = Arc::clone(&hub.agents).routes(Arc::clone(&gate));
     hub.tokens.hold(token, "serve", Scope::Admin);
-    let members = direct_socket::Members::new(
-        &hub.config.connections,
-        Arc::clone(&hub.tokens),
-        hub.config.sockets.allow_unauthenticated_connections,
-    )?;
-    let socket = direct_socket::DirectSocket::new(
-        Arc::clone(&hub.gateway),
-        Arc::clone(&hub.project),
-        members,
-        direct_socket::Within {
-            dispatch: Arc::clone(&hub.dispatcher) as _,
-            scope: Arc::clone(&hub.scope),
-            starter: Arc::new(Starter(Arc::clone(&hub.runs), Arc::clone(&hub.project))),
-            call_timeout: hub.config.limits.answer_timeout,
-        },
-        direct_socket::Limits::default(),
-    );
     let api = api::router(Arc::clone(hub))
         .layer(from_fn_with_state(Arc::clone(&hub.tokens), token::bearer))
         .layer(from_fn_with_state(Arc::clone(&gate), gate::guard));
-    Ok(api.merge(agents).merge(socket.routes(gate)))
-}
-
-/// Starts runs in a project.
-struct Starter(Arc<Runs>, Arc<str>);
-
-impl direct_socket::Starter for Starter {
-    fn start(&self, run: NewRun) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.0.start(&self.1, run).await.map(drop) })
-    }
+    let plugins = hub.plugin_socket.clone().routes(Arc::clone(&gate));
+    let connections = Arc::clone(&hub.connections).routes(gate);
+    Ok(api.merge(agents).merge(connections).merge(plugins))
 }
 
 /// Serves until told to stop; connections that are open then are cut, since what they asked for is in the log.

@@ -149,7 +149,7 @@ enum Admitted {
 }
 
 /// A parameter of a query, the first of its name. Published clients do not encode them, and send whatever else they have.
-fn parameter(query: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     let mut url = Url::parse("ws://localhost/").ok()?;
     url.set_query(Some(query));
     let found = url.query_pairs().find(|(written, _)| written == name);

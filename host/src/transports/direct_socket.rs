@@ -41,11 +41,14 @@ pub use asks::{Starter, Within};
 pub(super) use carrier::Outgoing;
 use carrier::SocketCarrier;
 use frames::{ClientBody, ClientFrame, Malformed, Order, Outcome};
-use members::Member;
+pub use members::Member;
 pub use members::Members;
 
 /// Bad frames (not one JSON object) after which the connection is closed.
 const STRIKES: u32 = 3;
+
+/// What a process says when it has stopped as it was told.
+const STOPPED: &str = "pluginStopResponse";
 
 /// How long a connection is waited for, and how much it may hold.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +107,8 @@ pub struct DirectSocket {
     members: Members,
     within: Within,
     limits: Limits,
+    /// What this hub is called on the route of a frame: new at each start, since no frame outlives it.
+    runtime: Arc<str>,
 }
 
 impl DirectSocket {
@@ -115,15 +120,21 @@ impl DirectSocket {
             members,
             within,
             limits,
+            runtime: format!("waypost-{}", Uuid::now_v7()).into(),
         }
     }
 
+    /// Its limits.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// The route `/plugins`, and the name that clients of after May 2026 have for it, behind the gate.
-    pub fn routes(self, gate: Arc<Gate>) -> Router {
+    pub fn routes(self: Arc<Self>, gate: Arc<Gate>) -> Router {
         let routes = Router::new()
             .route("/plugins", any(upgrade))
             .route("/direct-execution-gateway", any(upgrade))
-            .with_state(Arc::new(self));
+            .with_state(self);
         routes.route_layer(from_fn_with_state(gate, gate::guard))
     }
 }
@@ -165,7 +176,7 @@ async fn upgrade(
     limits.bound(socket).on_upgrade(async move |socket| {
         // It keeps its place among all connections as long as it is open.
         let _arrival = arrival;
-        serve(&direct, &member, socket).await;
+        serve(&direct, &member, None, socket).await;
     })
 }
 
@@ -179,11 +190,25 @@ pub(super) fn close(code: u16, reason: &'static str) -> Ending {
     })
 }
 
-/// One connection from its upgrade to its end.
-async fn serve(direct: &DirectSocket, member: &Member, socket: WebSocket) {
+/// How a process that the hub has started is told about its start and its end.
+pub struct Greeting {
+    /// Its first frame.
+    pub start: Json,
+    /// Frames that it is told.
+    pub orders: mpsc::Receiver<Json>,
+    /// Where it is noted that it has stopped.
+    pub stopped: mpsc::Sender<()>,
+}
+
+/// One connection from its upgrade to its end. One that is greeted claims and subscribes by itself.
+pub(super) async fn serve(direct: &DirectSocket, member: &Member, greeting: Option<Greeting>, socket: WebSocket) {
     let limits = direct.limits;
-    let (carrier, outgoing, backlog) =
-        SocketCarrier::new(Target::Connection(member.name.clone()), member.credential, limits);
+    let (carrier, outgoing, backlog) = SocketCarrier::new(
+        Target::Connection(member.name.clone()),
+        member.credential,
+        limits,
+        Arc::clone(&direct.runtime),
+    );
     let carrier = Arc::new(carrier);
     let (mut sink, mut stream) = socket.split();
     let ending = match direct.gateway.attach(carrier.clone()) {
@@ -195,18 +220,26 @@ async fn serve(direct: &DirectSocket, member: &Member, socket: WebSocket) {
             )
         }
         Ok(attached) => {
-            let id = format!("remote-provider-{}-{}", member.name, Uuid::now_v7());
+            let id = match &greeting {
+                Some(_) => member.name.to_string(),
+                None => format!("remote-provider-{}-{}", member.name, Uuid::now_v7()),
+            };
+            let (stopped, greet) = greeting
+                .map(|greeting| (greeting.stopped, (greeting.start, greeting.orders)))
+                .unzip();
             let session = Session {
                 direct,
                 member,
                 attached: &attached,
                 carrier: &carrier,
                 id,
+                stopped,
             };
             tracing::info!(connection = %session.id, "connected");
             let pong = Notify::new();
             let ending = tokio::select! {
                 ending = session.read(&mut stream, &pong) => ending,
+                () = session.greet(greet) => None,
                 ending = writer::write(&mut sink, outgoing, Some(backlog), &pong, limits) => ending,
                 why = member.over() => {
                     tracing::info!(connection = %session.id, %why, "the token of a connection no longer holds");
@@ -231,12 +264,15 @@ struct Session<'a> {
     attached: &'a Attached,
     carrier: &'a SocketCarrier,
     id: String,
+    /// Of a process that was greeted: where it is noted that it has stopped.
+    stopped: Option<mpsc::Sender<()>>,
 }
 
 impl Session<'_> {
     /// Claims and subscribes, then follows frames until the connection ends.
     async fn read(&self, stream: &mut futures::stream::SplitStream<WebSocket>, pong: &Notify) -> Ending {
-        for order in [Order::Subscribe, Order::Claim] {
+        let at_once = [Order::Subscribe, Order::Claim];
+        for order in at_once.into_iter().filter(|_| self.stopped.is_none()) {
             if let Err(error) = self.order(order).await {
                 tracing::info!(connection = %self.id, %error, "connected without a claim");
             }
@@ -337,6 +373,17 @@ impl Session<'_> {
         }
     }
 
+    /// Tells a process that the hub has started what it is to be told.
+    async fn greet(&self, greeting: Option<(Json, mpsc::Receiver<Json>)>) {
+        if let Some((start, mut orders)) = greeting {
+            drop(self.send(start).await);
+            while let Some(order) = orders.recv().await {
+                drop(self.send(order).await);
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Takes a frame in that asks the hub for something. An error means that nothing can be sent any more.
     async fn asked(
         &self,
@@ -346,6 +393,12 @@ impl Session<'_> {
         text: &str,
         pong: &Notify,
     ) -> Result<(), CallError> {
+        if kind == STOPPED {
+            if let Some(stopped) = &self.stopped {
+                let _ = stopped.try_send(());
+            }
+            return Ok(());
+        }
         if kind == asks::MESSAGE {
             let Err(error) = self.direct.within.start(self.member, text).await else {
                 return Ok(());

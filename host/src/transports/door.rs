@@ -1,10 +1,10 @@
 //! The door for programs that the hub itself starts: a port of its own on the loopback addresses, opened when it is needed.
 //!
-//! It is there whether or not the hub serves, and leads to the agent socket alone. Clients that are told `localhost` find
+//! It is there whether or not the hub serves, and leads to the sockets of such programs alone. Clients that are told `localhost` find
 //! it whichever address they try first.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use futures::future::BoxFuture;
@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::agent_socket::AgentSocket;
 use super::gate::Gate;
+use super::plugin_socket::PluginSocket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::seats::Door;
 
@@ -21,9 +22,16 @@ use crate::seats::Door;
 const TRIES: usize = 16;
 
 /// A door that opens once.
+#[derive(Default)]
 pub struct LocalDoor {
-    agents: Arc<AgentSocket>,
+    /// What is behind it.
+    behind: OnceLock<Behind>,
     open: OnceCell<Open>,
+}
+
+struct Behind {
+    agents: Arc<AgentSocket>,
+    plugins: PluginSocket,
 }
 
 struct Open {
@@ -32,20 +40,22 @@ struct Open {
 }
 
 impl LocalDoor {
-    /// A closed door to this socket.
-    pub fn new(agents: Arc<AgentSocket>) -> Self {
-        Self {
-            agents,
-            open: OnceCell::new(),
-        }
+    /// Says what is behind it, once.
+    pub fn leads_to(&self, agents: Arc<AgentSocket>, plugins: PluginSocket) {
+        drop(self.behind.set(Behind { agents, plugins }));
     }
 
     async fn open(&self) -> Result<Open> {
+        let Some(Behind { agents, plugins }) = self.behind.get() else {
+            return Err(Error::new(ErrorKind::Unavailable, "the hub is not open yet"));
+        };
         let listeners = listen().await?;
         let port = listeners.first().and_then(|listener| listener.local_addr().ok());
         let port = port.map_or(0, |address| address.port());
         let gate = Arc::new(Gate::new(&format!("localhost:{port}")));
-        let router = Router::new().merge(Arc::clone(&self.agents).routes(gate));
+        let router = Router::new()
+            .merge(Arc::clone(agents).routes(Arc::clone(&gate)))
+            .merge(plugins.clone().routes(gate));
         let stop = CancellationToken::new();
         for listener in listeners {
             let (router, stop) = (router.clone(), stop.clone());

@@ -6,7 +6,8 @@
 use std::io::{self, Read, Write};
 
 use cap_std::fs::{Dir, File, Metadata, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::{Last, Place, UNFINISHED, Workspace, failed, invalid, not_a_folder, not_found, open_folder, refused};
@@ -112,6 +113,44 @@ impl Workspace {
                 .remove_file(name)
                 .map_err(|error| failed(canonical, &error)),
         }
+    }
+
+    /// Moves a file, a link or a folder to a name that is free. Refuses protected places at both ends, and a folder that holds
+    /// one at any depth.
+    ///
+    /// It can be stopped while it looks for protected paths; the move itself is one step.
+    pub fn rename(&self, from: &str, to: &str, stop: Stop<'_>) -> Result<(), CallError> {
+        let (old, new) = (
+            self.locate_to_write(from, Last::Itself)?,
+            self.locate_to_write(to, Last::Itself)?,
+        );
+        let name = old.name()?;
+        match &old.metadata {
+            None => return Err(not_found(from)),
+            Some(metadata) if metadata.is_dir() => {
+                let folder = open_folder(&old.folder, name).map_err(|error| failed(from, &error))?;
+                refuse_protected(&folder, from, &old.real, DEPTH, stop)?;
+            }
+            Some(_) => {}
+        }
+        let taken = || {
+            invalid(format!(
+                "`{to}` is there already; remove it first, or choose another name"
+            ))
+        };
+        if new.metadata.is_some() {
+            return Err(taken());
+        }
+        let [target] = new.rest.as_slice() else {
+            let folder = to.rsplit_once('/').map_or("", |(folder, _)| folder);
+            return Err(not_found(folder));
+        };
+        // A name that was taken since it was looked at is not taken over.
+        let moved = renameat_with(&old.folder, name, &new.folder, target.as_str(), RenameFlags::NOREPLACE);
+        moved.map_err(|error| match error {
+            Errno::EXIST => taken(),
+            error => failed(from, &error.into()),
+        })
     }
 
     /// Removes a folder with all in it. Refuses the root, and a folder that holds a protected path at any depth.

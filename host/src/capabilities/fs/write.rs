@@ -132,6 +132,24 @@ pub(super) fn delete_folder(job: &Job, message: OnlyPath) -> Result<Done, CallEr
     })
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FromTo {
+    from: String,
+    to: String,
+}
+
+/// Moves a file or a folder to a name that is free.
+pub(super) fn rename_item(job: &Job, message: FromTo) -> Result<Done, CallError> {
+    let (from, path) = (job.path(&message.from)?, job.path(&message.to)?);
+    must_meet_all(job, &from)?;
+    job.workspace().rename(&from, &path, &|| job.stop())?;
+    Ok(Done {
+        result: format!("moved {from} to {path}"),
+        path,
+    })
+}
+
 /// Refuses a folder with something in it that the rules keep from this call.
 fn must_meet_all(job: &Job, path: &str) -> Result<(), CallError> {
     // What is not there, or is no folder, is told by the work itself.

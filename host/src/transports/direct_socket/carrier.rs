@@ -39,11 +39,18 @@ pub(super) struct SocketCarrier {
     limits: Limits,
     outgoing: mpsc::Sender<Outgoing>,
     outbox: Outbox,
+    /// What this hub is called on the route of a frame.
+    runtime: Arc<str>,
 }
 
 impl SocketCarrier {
     /// A carrier and the two ends that the writer empties.
-    pub(super) fn new(target: Target, credential: [u8; 32], limits: Limits) -> (Self, OutgoingQueue, Backlog) {
+    pub(super) fn new(
+        target: Target,
+        credential: [u8; 32],
+        limits: Limits,
+        runtime: Arc<str>,
+    ) -> (Self, OutgoingQueue, Backlog) {
         let (outgoing, outgoing_queue) = mpsc::channel(limits.outgoing);
         let (outbox, waiting) = backlog(Room {
             notifications: limits.notifications,
@@ -56,6 +63,7 @@ impl SocketCarrier {
                 limits,
                 outgoing,
                 outbox,
+                runtime,
             },
             outgoing_queue,
             waiting,
@@ -97,7 +105,17 @@ impl Carrier for SocketCarrier {
         _sink: &'a Sink,
     ) -> BoxFuture<'a, Result<Json, CallError>> {
         Box::pin(async move {
-            let frame = frames::request(call, ticket.id())?;
+            let mut route = frames::passed(call);
+            if route.iter().any(|passed| **passed == *self.runtime) {
+                let message = format!("{} has passed this hub already; it is not passed on again", call.name);
+                return Err(CallError::new(ErrorKind::Unavailable, message));
+            }
+            route.push(self.runtime.to_string());
+            let hop = frames::Hop {
+                id: ticket.id(),
+                route: &route,
+            };
+            let frame = frames::request(call, hop)?;
             if frame.as_str().len() > self.limits.frame() {
                 let message = format!(
                     "{} as a frame has {} bytes; at most {} are sent to {}",

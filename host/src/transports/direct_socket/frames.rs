@@ -175,8 +175,46 @@ fn shortened(text: &str, limit: usize) -> String {
     format!("{cut}…")
 }
 
-/// Writes the request for a call. Its `originalMessage` is the frame that came in, with the id of this request.
-pub(super) fn request(call: &Call, id: Uuid) -> Result<Json, CallError> {
+/// The runtimes that a frame says it has passed.
+#[derive(Deserialize)]
+struct Passed<'a> {
+    #[serde(rename = "routePath", alias = "route_path", borrow, default)]
+    route: Option<&'a RawValue>,
+}
+
+impl Passed<'_> {
+    /// A list, or one text with `>` or `,` between the names: bridges write either.
+    fn names(&self) -> Vec<String> {
+        let Some(route) = self.route else { return Vec::new() };
+        if let Ok(list) = serde_json::from_str(route.get()) {
+            return list;
+        }
+        let text: String = serde_json::from_str(route.get()).unwrap_or_default();
+        let names = text.split(['>', ',']).map(str::trim).filter(|name| !name.is_empty());
+        names.map(ToOwned::to_owned).collect()
+    }
+}
+
+/// The runtimes that the frame of a call has passed. What cannot be read has passed none.
+pub(super) fn passed(call: &Call) -> Vec<String> {
+    let frame = call
+        .frame
+        .as_ref()
+        .and_then(|frame| serde_json::from_str::<Passed>(frame.as_str()).ok());
+    frame.map(|frame| frame.names()).unwrap_or_default()
+}
+
+/// What a request adds to the frame that came in.
+#[derive(Clone, Copy)]
+pub(super) struct Hop<'a> {
+    /// The id of the request.
+    pub id: Uuid,
+    /// The runtimes that it has passed, this one last.
+    pub route: &'a [String],
+}
+
+/// Writes the request for a call. Its `originalMessage` is the frame that came in, with what this hop adds.
+pub(super) fn request(call: &Call, hop: Hop<'_>) -> Result<Json, CallError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Request<'a> {
@@ -190,10 +228,10 @@ pub(super) fn request(call: &Call, id: Uuid) -> Result<Json, CallError> {
     }
     Json::of(&Request {
         r#type: "executionGateway.request",
-        request_id: id,
+        request_id: hop.id,
         original_type: &call.name.kind,
         original_action: call.name.action.as_deref(),
-        original_message: Original::new(call.frame.as_ref(), &call.name, &call.message, Some(id)),
+        original_message: Original::new(call.frame.as_ref(), &call.name, &call.message, Some(hop)),
         timestamp: now(std::time::SystemTime::now()),
     })
 }
@@ -317,17 +355,24 @@ fn now(at: std::time::SystemTime) -> String {
 
 /// The frame that a call came in as; made from its canonical message when it came otherwise.
 enum Original<'a> {
-    /// As it came; with an id, that one takes the place of its own.
-    Frame(&'a Json, Option<Uuid>),
-    Made(&'a CallName, &'a Json, Option<Uuid>),
+    /// As it came, with what a hop adds in place of its own.
+    Frame(&'a Json, Option<Hop<'a>>),
+    Made(&'a CallName, &'a Json, Option<Hop<'a>>),
 }
 
 impl<'a> Original<'a> {
-    fn new(frame: Option<&'a Json>, name: &'a CallName, message: &'a Json, id: Option<Uuid>) -> Self {
+    fn new(frame: Option<&'a Json>, name: &'a CallName, message: &'a Json, hop: Option<Hop<'a>>) -> Self {
         match frame {
-            Some(frame) if frame.as_str().trim_ascii_start().starts_with('{') => Self::Frame(frame, id),
-            _ => Self::Made(name, message, id),
+            Some(frame) if frame.as_str().trim_ascii_start().starts_with('{') => Self::Frame(frame, hop),
+            _ => Self::Made(name, message, hop),
         }
+    }
+}
+
+impl Hop<'_> {
+    fn add<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("routePath", self.route)?;
+        map.serialize_entry("requestId", &self.id)
     }
 }
 
@@ -335,27 +380,27 @@ impl Serialize for Original<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
             Self::Frame(frame, None) => frame.serialize(serializer),
-            Self::Frame(frame, Some(id)) => {
+            Self::Frame(frame, Some(hop)) => {
                 let mut map = serializer.serialize_map(None)?;
                 let copy = CopyFields {
                     map: &mut map,
-                    but: "requestId",
+                    but: &["requestId", "routePath", "route_path"],
                 };
                 serde_json::Deserializer::from_str(frame.as_str())
                     .deserialize_map(copy)
                     .map_err(S::Error::custom)?;
-                map.serialize_entry("requestId", &id)?;
+                hop.add(&mut map)?;
                 map.end()
             }
-            Self::Made(name, message, id) => {
+            Self::Made(name, message, hop) => {
                 let mut map = serializer.serialize_map(None)?;
                 map.serialize_entry("type", &*name.kind)?;
                 if let Some(action) = &name.action {
                     map.serialize_entry("action", &**action)?;
                 }
                 map.serialize_entry("message", message)?;
-                if let Some(id) = id {
-                    map.serialize_entry("requestId", &id)?;
+                if let Some(hop) = hop {
+                    hop.add(&mut map)?;
                 }
                 map.end()
             }
@@ -366,7 +411,7 @@ impl Serialize for Original<'_> {
 /// Copies the fields of an object as they are read, without building it.
 struct CopyFields<'a, M> {
     map: &'a mut M,
-    but: &'static str,
+    but: &'static [&'static str],
 }
 
 impl<'de, M: SerializeMap> Visitor<'de> for CopyFields<'_, M> {
@@ -378,7 +423,7 @@ impl<'de, M: SerializeMap> Visitor<'de> for CopyFields<'_, M> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         while let Some((name, value)) = fields.next_entry::<Cow<'de, str>, &'de RawValue>()? {
-            if name != self.but {
+            if !self.but.contains(&&*name) {
                 self.map
                     .serialize_entry(&name, value)
                     .map_err(serde::de::Error::custom)?;

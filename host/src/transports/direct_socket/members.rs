@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::config::{Connection, bridges};
+use crate::config::{Connection, Spawn, bridges};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::tokens::{Refusal, Scope, Token, Tokens};
 use crate::transports::gate::TokenDigest;
@@ -29,7 +29,8 @@ struct Entry {
 }
 
 /// One who was let in.
-pub(super) struct Member {
+#[derive(Clone)]
+pub struct Member {
     pub(super) name: Arc<str>,
     /// What it proved its identity with.
     pub(super) credential: [u8; 32],
@@ -42,6 +43,17 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// A process that the hub itself has started.
+    pub(in crate::transports) fn spawned(spawn: &Spawn, credential: [u8; 32]) -> Self {
+        Self {
+            name: spawn.name.as_str().into(),
+            credential,
+            claim: spawn.claim.clone(),
+            calls: spawn.calls.clone(),
+            token: None,
+        }
+    }
+
     /// Resolves when what it was let in with no longer holds.
     pub(super) async fn over(&self) -> Refusal {
         match &self.token {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use futures::SinkExt;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -11,13 +12,14 @@ use tokio_tungstenite::tungstenite::{self, http};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::*;
-use crate::call::Sink;
+use crate::call::{Call, Dispatch, Reply, Sink};
 use crate::config::Connection;
 use crate::error::ErrorKind;
 use crate::gateway::tests::call;
 use crate::gateway::{Rejected, Stats};
 use crate::log::memory::MemoryLog;
 use crate::log::{Cursor, EventLog};
+use crate::run::NewRun;
 use crate::tokens::Tokens;
 use crate::transports::gate::TokenDigest;
 
@@ -42,6 +44,35 @@ fn connection(name: &str, claim: &[&str]) -> Connection {
         name: name.to_owned(),
         token_sha256: digest.bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
         claim: claim.iter().map(|pattern| (*pattern).to_owned()).collect(),
+        calls: vec!["echo".to_owned()],
+    }
+}
+
+/// Answers every call with its message.
+struct Echo;
+
+impl Dispatch for Echo {
+    fn dispatch(&self, call: Call, _: Sink) -> BoxFuture<'_, Reply> {
+        let result = match call.principal.rights.permit(&call.name) {
+            true => Ok(call.message),
+            false => Err(CallError::new(ErrorKind::Denied, "not allowed")),
+        };
+        Box::pin(std::future::ready(Reply { result, by: None }))
+    }
+}
+
+impl Starter for Echo {
+    fn start(&self, _: NewRun) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+fn within() -> Within {
+    Within {
+        dispatch: Arc::new(Echo),
+        scope: Arc::clone(&call("echo").scope),
+        starter: Arc::new(Echo),
+        call_timeout: Duration::from_secs(10),
     }
 }
 
@@ -56,7 +87,13 @@ impl Server {
         ];
         let tokens = Tokens::open(log.clone(), PROJECT.into()).await.unwrap();
         let members = Members::new(&connections, tokens, false).unwrap();
-        let direct = DirectSocket::new(gateway.clone(), PROJECT.into(), members, limits);
+        let direct = Arc::new(DirectSocket::new(
+            gateway.clone(),
+            PROJECT.into(),
+            members,
+            within(),
+            limits,
+        ));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = direct.routes(Arc::new(Gate::new(&address.to_string())));
@@ -366,17 +403,16 @@ async fn frames_that_cannot_be_followed_are_answered() {
     vault.say(json!({"type":"hello","requestId":7})).await;
     let answer = vault.hear().await;
     assert_eq!(
-        (&answer["type"], &answer["requestId"], &answer["success"]),
-        (&json!("error"), &json!(7), &json!(false))
+        (
+            &answer["type"],
+            &answer["requestId"],
+            &answer["success"],
+            &answer["error"]
+        ),
+        (&json!("helloResponse"), &json!(7), &json!(false), &json!("not allowed"))
     );
-    assert!(
-        answer["error"]
-            .as_str()
-            .unwrap()
-            .starts_with("`hello` is not a frame of this socket"),
-        "{answer}"
-    );
-    vault.say(json!({"type":"hello"})).await;
+    vault.say(json!({"type":"echo","requestId":8,"message":{"a":1}})).await;
+    assert_eq!(vault.hear().await["a"], 1);
     vault.say(json!({"no":"type"})).await;
     assert_eq!(
         vault.hear().await["error"],

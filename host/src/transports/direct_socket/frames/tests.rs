@@ -48,7 +48,7 @@ fn orders_are_read_whatever_else_they_carry() {
         assert_eq!(frame.request_id, None);
     }
     let frame = decode(r#"{"type":"hello","requestId":-7}"#).unwrap();
-    assert_eq!(frame.body, ClientBody::Unknown("hello".to_owned()));
+    assert_eq!(frame.body, ClientBody::Other("hello".to_owned()));
     assert_eq!(frame.request_id.unwrap().as_str(), "-7");
 }
 
@@ -149,31 +149,53 @@ fn what_is_not_a_frame_is_told_apart() {
     }
 }
 
+fn hop(id: Uuid) -> Hop<'static> {
+    static ROUTE: std::sync::LazyLock<[String; 1]> = std::sync::LazyLock::new(|| ["here".to_owned()]);
+    Hop { id, route: &*ROUTE }
+}
+
+#[test]
+fn the_route_of_a_frame_is_read_however_a_bridge_writes_it() {
+    for (frame, names) in [
+        (r#"{"routePath":["a","b"]}"#, vec!["a", "b"]),
+        (r#"{"route_path":"a > b"}"#, vec!["a", "b"]),
+        (r#"{"routePath":"a,b,"}"#, vec!["a", "b"]),
+        (r#"{"routePath":3}"#, vec![]),
+        (r#"{"path":"a"}"#, vec![]),
+    ] {
+        let mut call = call("x:y");
+        call.frame = Some(Json::parse(frame).unwrap());
+        assert_eq!(passed(&call), names, "{frame}");
+    }
+}
+
 #[test]
 fn a_request_carries_the_frame_that_came_in_with_its_own_id() {
     let id = Uuid::now_v7();
     let mut call = call("fsEvent:readFile");
-    let made = value(request(&call, id));
+    let made = value(request(&call, hop(id)));
     assert_eq!(made["type"], "executionGateway.request");
     assert_eq!(
         (&made["originalType"], &made["originalAction"]),
         (&json!("fsEvent"), &json!("readFile"))
     );
-    let message = json!({"type":"fsEvent","action":"readFile","message":{"text":"hello"},"requestId":id});
+    let message =
+        json!({"type":"fsEvent","action":"readFile","message":{"text":"hello"},"routePath":["here"],"requestId":id});
     assert_eq!(made["originalMessage"], message);
     assert_eq!(made["requestId"], json!(id));
     humantime::parse_rfc3339(made["timestamp"].as_str().unwrap()).unwrap();
 
     call.frame =
         Some(Json::parse(r#"{"type":"fsEvent", "requestId":"own","n":1.0e400,"params":{"a" : [1]}}"#).unwrap());
-    let frame = request(&call, id).unwrap();
-    let expected =
-        format!(r#""originalMessage":{{"type":"fsEvent","n":1.0e400,"params":{{"a" : [1]}},"requestId":"{id}"}}"#);
+    let frame = request(&call, hop(id)).unwrap();
+    let expected = format!(
+        r#""originalMessage":{{"type":"fsEvent","n":1.0e400,"params":{{"a" : [1]}},"routePath":["here"],"requestId":"{id}"}}"#
+    );
     assert!(frame.as_str().contains(&expected), "{frame:?}");
     call.frame = Some(Json::parse("[1]").unwrap());
-    assert_eq!(value(request(&call, id))["originalMessage"], message);
+    assert_eq!(value(request(&call, hop(id)))["originalMessage"], message);
 
-    let plain = value(request(&crate::gateway::tests::call("inference"), id));
+    let plain = value(request(&crate::gateway::tests::call("inference"), hop(id)));
     assert_eq!(
         (plain.get("originalAction"), plain["originalMessage"].get("action")),
         (None, None)
@@ -269,6 +291,7 @@ proptest! {
         let mut frame = json!(fields);
         call.frame = Some(frame.clone().into());
         frame["requestId"] = json!(id);
-        prop_assert_eq!(&value(request(&call, id))["originalMessage"], &frame);
+        frame["routePath"] = json!(["here"]);
+        prop_assert_eq!(&value(request(&call, hop(id)))["originalMessage"], &frame);
     }
 }
