@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite;
@@ -23,7 +23,7 @@ enum On {
 use On::{Both, Only};
 use Side::{Component, Connection};
 
-type Check = fn(Side) -> BoxFuture<'static, ()>;
+type Check = fn(Side) -> LocalBoxFuture<'static, ()>;
 
 macro_rules! checks {
     ($($on:expr => $name:ident),+ $(,)?) => {
@@ -126,7 +126,7 @@ async fn a_second_claimer_is_refused_while_the_first_keeps_receiving(side: Side)
     let mut worker = stage.claimer("worker").await;
     let mut rival = stage.claimer("rival").await;
     let expected = format!(
-        "{} holds the claim on fsEvent:readFile in project default (epoch 1); it must relinquish it first",
+        "{} holds the claim on fsEvent:readFile in project default (epoch 2); it must relinquish it first",
         worker.target()
     );
     assert_eq!(rival.refused().await, Some(expected));
@@ -378,7 +378,7 @@ async fn a_connection_needs_its_own_token(side: Side) {
         ("worker", "wrong"),
         ("stranger", "token of worker"),
     ] {
-        let error = stage.connect(name, token).await.err().unwrap();
+        let error = stage.connect(name, Some(token)).await.err().unwrap();
         let tungstenite::Error::Http(response) = error else {
             panic!("{error}")
         };
@@ -391,7 +391,7 @@ async fn a_connection_needs_its_own_token(side: Side) {
         );
     }
     // The query carries it for clients that can set no header.
-    let mut peer = stage.connect("worker&token=token%20of%20worker", "").await.unwrap();
+    let mut peer = stage.connect("worker&token=token%20of%20worker", None).await.unwrap();
     assert_eq!(peer.order("subscribe").await["success"], true);
 }
 
@@ -444,7 +444,7 @@ async fn a_reload_keeps_the_claim_without_a_gap(side: Side) {
     assert_eq!(open.reply("job:do", echo.clone()).await["text"], "aa");
     worker.answer(&asked, json!("of the old one")).await;
     assert_eq!(call.await.unwrap().result.unwrap().as_str(), "\"of the old one\"");
-    assert_eq!(epochs(open).await, [1], "nothing was let go");
+    assert_eq!(epochs(open).await, [2], "nothing was let go");
     // One that claims something else holds that, and what it held is free.
     open.load(&newer.clone().claims(&["say"])).await;
     let error = open.error("job:do", echo.clone()).await;
@@ -499,7 +499,7 @@ async fn a_claimer_reaches_what_it_wraps(_: Side) {
     );
     assert_eq!(
         open.error("job", json!({})).await,
-        "unavailable: job has no target left: it already passed through every target of its rule (waypost.toml:8); add a \
+        "unavailable: job has no target left: it already passed through every target of its rule (waypost.toml:9); add a \
          `fallback` to the rule"
     );
 }

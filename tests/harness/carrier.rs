@@ -106,7 +106,7 @@ impl Stage {
     }
 
     /// A process that connects, whatever the side.
-    pub async fn connect(&self, name: &str, token: &str) -> Result<Peer, tungstenite::Error> {
+    pub async fn connect(&self, name: &str, token: Option<&str>) -> Result<Peer, tungstenite::Error> {
         Peer::connect(&self.served, name, token).await
     }
 
@@ -290,11 +290,12 @@ fn name(frame: &Value) -> String {
 pub struct Peer(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Peer {
-    async fn connect(served: &Served, name: &str, token: &str) -> Result<Self, tungstenite::Error> {
+    async fn connect(served: &Served, name: &str, token: Option<&str>) -> Result<Self, tungstenite::Error> {
         let mut request = format!("ws://{}/plugins?providerId={name}", served.address).into_client_request()?;
-        request
-            .headers_mut()
-            .insert("authorization", format!("Bearer {token}").parse().unwrap());
+        if let Some(token) = token {
+            let header = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert("authorization", header);
+        }
         tokio_tungstenite::connect_async(request)
             .await
             .map(|(socket, _)| Self(socket))
@@ -302,7 +303,8 @@ impl Peer {
 
     /// Connects with its own token; its claim is granted, if it can be, when this resolves.
     async fn join(served: &Served, name: &str) -> Self {
-        let mut peer = Self::connect(served, name, &format!("token of {name}")).await.unwrap();
+        let token = format!("token of {name}");
+        let mut peer = Self::connect(served, name, Some(&token)).await.unwrap();
         peer.order("subscribe").await;
         peer
     }

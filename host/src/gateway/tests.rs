@@ -470,6 +470,25 @@ async fn subscribers_hear_of_their_project_and_learn_what_they_lost() {
 }
 
 #[tokio::test]
+async fn who_is_on_the_path_of_a_call_is_neither_asked_nor_told() {
+    let hub = Hub::new();
+    let (a, _) = peer("a", 0);
+    let attached = hub.gateway.attach(a.clone()).unwrap();
+    hub.claim(&attached, &["*"]).await.unwrap();
+    hub.gateway.subscribe(&attached, PROJECT).unwrap();
+    let mut call = call("inference");
+    call.path = call.path.through(a.target.clone());
+    let error = hub.gateway.proxy(&call, &Sink::discard()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unavailable: skipped: the call already passed through it"
+    );
+    hub.gateway.notify(&call, &Ok(Json::null()));
+    assert!(a.heard.lock().unwrap().is_empty());
+    assert_eq!(hub.gateway.stats().lagged, 0);
+}
+
+#[tokio::test]
 async fn epochs_rise_over_a_restart_and_stale_claims_are_released() {
     let hub = Hub::new();
     let (a, _) = hub.attach("a");
