@@ -34,9 +34,11 @@ mod parking;
 mod plugins;
 mod reentry;
 mod resume;
+mod rules_file;
 mod runs;
 mod sdk;
 mod serve;
+mod spawned;
 mod tidy;
 mod tokens;
 
@@ -58,9 +60,11 @@ fn trials() -> Vec<Trial> {
         plugins::trials(),
         reentry::trials(),
         resume::trials(),
+        rules_file::trials(),
         runs::trials(),
         sdk::trials(),
         serve::trials(),
+        spawned::trials(),
         tidy::trials(),
         tokens::trials(),
     ];

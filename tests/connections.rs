@@ -1,7 +1,5 @@
-//! Agents on `/codebolt` and processes on `/plugins`, `/direct-execution-gateway` and `/plugin`, frame by frame. Names that
-//! begin with `c` and a number are conformance checks of the wire.
-
-use std::path::Path;
+//! Agents on `/codebolt` and processes on `/plugins` and `/direct-execution-gateway`, frame by frame. Names that begin with
+//! `c` and a number are conformance checks of the wire.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -21,7 +19,6 @@ listed![
     c34_c35_c36_late_doubled_unknown_and_foreign_replies_count_for_nothing,
     c37_c38_c39_c40_subscribers_hear_what_is_local_and_nothing_else,
     c41_a_frame_that_passed_here_is_not_passed_on_again,
-    c46_c47_a_started_plugin_is_greeted_and_told_to_stop,
     c48_both_names_of_the_direct_socket_claim_at_once_and_greet_nobody,
     c49_a_reconnect_under_the_same_name_takes_the_claim_over,
     c50_a_message_on_the_direct_socket_starts_a_run_here,
@@ -32,7 +29,12 @@ listed![
 const NAMES: [&str; 3] = ["vault", "other", "watcher"];
 
 async fn open(more: &str) -> (Open, Served) {
-    let mut project = Project::new()
+    open_with(Project::new(), more).await
+}
+
+/// A project with three connections and agents that anyone may be, served.
+pub(crate) async fn open_with(project: Project, more: &str) -> (Open, Served) {
+    let mut project = project
         .file("a.txt", "hello\n")
         .toml("[sockets]\nallow-unbound-agents = true");
     for name in NAMES {
@@ -47,14 +49,14 @@ async fn open(more: &str) -> (Open, Served) {
 const PROXY: &str =
     "[[route]]\nmatch = [\"fsEvent\", \"inference\", \"executeCommand\", \"memoryEvent\"]\nto = \"proxy\"";
 
-async fn agent(served: &Served) -> Socket {
+pub(crate) async fn agent(served: &Served) -> Socket {
     Socket::connect(&format!("ws://{}/codebolt?id=", served.address), &[])
         .await
         .unwrap()
 }
 
 /// A process that has connected; all that it does by itself is done.
-async fn join(served: &Served, name: &str) -> Socket {
+pub(crate) async fn join(served: &Served, name: &str) -> Socket {
     let url = format!("ws://{}/plugins?providerId={name}", served.address);
     let mut socket = Socket::connect(&url, &[("authorization", &format!("Bearer {name}"))])
         .await
@@ -64,7 +66,7 @@ async fn join(served: &Served, name: &str) -> Socket {
 }
 
 /// Gives an order of the gateway, and hears the answer to it.
-async fn order(socket: &mut Socket, what: &str) -> Value {
+pub(crate) async fn order(socket: &mut Socket, what: &str) -> Value {
     let id = format!("{what}-1");
     socket
         .say(json!({ "type": format!("executionGateway.{what}"), "requestId": id }))
@@ -77,16 +79,16 @@ async fn order(socket: &mut Socket, what: &str) -> Value {
     }
 }
 
-async fn quiet(socket: &mut Socket) {
+pub(crate) async fn quiet(socket: &mut Socket) {
     order(socket, "unsubscribe").await;
 }
 
-fn reply(request: &Value, result: Value) -> Value {
+pub(crate) fn reply(request: &Value, result: Value) -> Value {
     let id = request["requestId"].as_str().unwrap();
     json!({ "type": "executionGateway.reply", "requestId": format!("reply-{id}"), "replyRequestId": id, "success": true, "result": result })
 }
 
-fn read() -> Value {
+pub(crate) fn read() -> Value {
     json!({ "type": "fsEvent", "action": "readFile", "message": { "filePath": "a.txt" } })
 }
 
@@ -385,86 +387,6 @@ async fn c41_a_frame_that_passed_here_is_not_passed_on_again() {
     frame["routePath"] = json!(route);
     let answer = agent.ask(frame).await;
     assert_eq!(answer["content"], "hello\n", "{answer}");
-}
-
-async fn c46_c47_a_started_plugin_is_greeted_and_told_to_stop() {
-    let folder = tempfile::tempdir().unwrap();
-    let told = |name: &str| folder.path().join(name);
-    let command = |name: &str| {
-        let file = told(name);
-        format!("sh -c 'env > {0}.new; mv {0}.new {0}; exec sleep 1000'", file.display())
-    };
-    let project = Project::new()
-        .toml(&format!(
-            "[[spawn]]\nname = \"polite\"\ncommand = {:?}\nclaim = [\"job\"]\ngrace = \"2s\"",
-            command("polite")
-        ))
-        .toml(&format!(
-            "[[spawn]]\nname = \"silent\"\ncommand = {:?}\ngrace = \"100ms\"",
-            command("silent")
-        ))
-        .toml("[[route]]\nmatch = \"job\"\nto = \"proxy-only\"");
-    let open = project.open().await;
-    let (polite, silent) = (variables(&told("polite")).await, variables(&told("silent")).await);
-    let url = |of: &[(String, String)], token: Option<&str>| {
-        let get = |name: &str| of.iter().find(|(known, _)| known == name).unwrap().1.clone();
-        let token = token.map_or_else(|| get("pluginToken"), str::to_owned);
-        let (port, id) = (get("SOCKET_PORT"), get("pluginId"));
-        format!("ws://localhost:{port}/plugin?id=x&pluginId={id}&pluginToken={token}&SECRET=a b&c")
-    };
-    for token in ["", "guess", &"0".repeat(67)] {
-        let (status, _) = Socket::connect(&url(&polite, Some(token)), &[]).await.err().unwrap();
-        assert_eq!(status, 401);
-    }
-    let mut plugin = Socket::connect(&url(&polite, None), &[]).await.unwrap();
-    let start = plugin.hear().await;
-    assert_eq!(
-        (&start["type"], &start["pluginId"]),
-        (&json!("pluginStartMessage"), &json!("polite"))
-    );
-    assert!(start["pluginDir"].is_string() && start["manifest"].is_object());
-    // Its token is good for one connection.
-    assert_eq!(Socket::connect(&url(&polite, None), &[]).await.err().unwrap().0, 401);
-    // It claims when it wants to.
-    let claimed = order(&mut plugin, "claim").await;
-    assert_eq!(
-        (&claimed["success"], &claimed["data"]["pluginId"]),
-        (&json!(true), &json!("polite")),
-        "{claimed}"
-    );
-    let call = open.begin("job", json!({})).await;
-    let request = plugin.hear().await;
-    plugin.say(reply(&request, json!({ "done": true }))).await;
-    assert_eq!(call.await.unwrap().result.unwrap().as_str(), r#"{"done":true}"#);
-    let mut quiet_one = Socket::connect(&url(&silent, None), &[]).await.unwrap();
-    quiet_one.hear().await;
-    let closing = tokio::spawn(async move { open.close().await });
-    assert_eq!(plugin.hear().await["type"], "pluginStopMessage");
-    plugin
-        .say(json!({ "type": "pluginStopResponse", "success": true }))
-        .await;
-    assert_eq!(quiet_one.hear().await["type"], "pluginStopMessage");
-    let project = closing.await.unwrap();
-    // Both have ended with the hub.
-    for of in [&polite, &silent] {
-        let id = &of.iter().find(|(name, _)| name == "pluginId").unwrap().1;
-        let left = std::process::Command::new("pgrep")
-            .args(["-f", &format!("{}", told(id).display())])
-            .output()
-            .unwrap();
-        assert!(left.stdout.is_empty(), "{id} still runs");
-    }
-    drop(project);
-}
-
-/// The environment that a process has written down, as soon as it has.
-async fn variables(file: &Path) -> Vec<(String, String)> {
-    while !file.exists() {
-        tokio::task::yield_now().await;
-    }
-    let text = std::fs::read_to_string(file).unwrap();
-    let pairs = text.lines().filter_map(|line| line.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 async fn c48_both_names_of_the_direct_socket_claim_at_once_and_greet_nobody() {

@@ -54,7 +54,7 @@ async fn each_target_answers_or_says_why() {
         (
             "hub",
             "to = \"hub:far\"",
-            Err("unavailable: no hub `far` is joined to this one; this version cannot join hubs".to_owned()),
+            Err("unavailable: no hub `far` is joined to this one: add a [[joined]] with its name".to_owned()),
         ),
         (
             "deny",
@@ -79,7 +79,7 @@ async fn each_target_answers_or_says_why() {
             "to = \"connection:a\"\nfallback = [\"hub:b\"]",
             Err("unavailable: x:closed was answered by no target of its rule (waypost.toml:{line}): connection:a: \
                  connection:a is not connected; start it and have it connect on /plugins; hub:b: no hub `b` is joined to \
-                 this one; this version cannot join hubs"
+                 this one: add a [[joined]] with its name"
                 .to_owned()),
         ),
     ];

@@ -27,7 +27,7 @@ crate::listed![
     tokens_outlive_the_hub_and_their_text_is_nowhere,
     tokens_are_made_listed_and_revoked,
     tokens_are_made_through_a_hub_that_serves,
-    nothing_that_is_secret_is_logged,
+    c63_nothing_that_is_secret_is_logged,
     who_says_nothing_keeps_nobody_out,
 ];
 
@@ -468,7 +468,7 @@ async fn tokens_are_made_through_a_hub_that_serves() {
     hub.stop().await;
 }
 
-async fn nothing_that_is_secret_is_logged() {
+async fn c63_nothing_that_is_secret_is_logged() {
     let project = Project::new()
         .toml("[sockets]\nallow-unauthenticated-connections = true")
         .written();

@@ -369,6 +369,8 @@ pub struct Call {
     pub index: Option<u64>,
     /// The frame as it came in, for connections alone.
     pub frame: Option<Json>,
+    /// The hubs that it has passed, oldest first.
+    pub route: Arc<[Arc<str>]>,
     /// What the rules say of files that the message does not name; none where they say nothing.
     pub files: Option<Arc<dyn FileRules>>,
 }
@@ -388,6 +390,7 @@ impl Call {
             parent: None,
             index: None,
             frame: None,
+            route: Arc::default(),
             files: None,
         }
     }

@@ -49,6 +49,8 @@ pub struct Config {
     /// `[[connection]]`: processes that may connect on `/plugins`.
     #[serde(rename = "connection")]
     pub connections: Vec<Connection>,
+    /// `[[joined]]`: other hubs, as targets of rules.
+    pub joined: Vec<Joined>,
     /// `[[spawn]]`: processes that the hub starts itself, and that connect on `/plugin`.
     #[serde(rename = "spawn")]
     pub spawns: Vec<Spawn>,
@@ -457,6 +459,26 @@ pub struct Connection {
     /// (`messageResponse`).
     #[serde(default = "bridges", deserialize_with = "any_patterns")]
     pub calls: Vec<String>,
+}
+
+/// `[[joined]]`: a hub that `hub:<name>` reaches, over its HTTP API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Joined {
+    /// The name in `hub:<name>`.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// Where it listens, as in `http://127.0.0.1:7420`.
+    pub url: String,
+    /// The name of the variable that holds a token of that hub with the scope `api`.
+    pub token_env: String,
+    /// Its project. Default `default`.
+    #[serde(default = "default_project", deserialize_with = "name")]
+    pub project: String,
+}
+
+fn default_project() -> String {
+    "default".to_owned()
 }
 
 /// `[[spawn]]`: a process that the hub starts, and starts again when it ends; it connects on `/plugin` with a token of its

@@ -20,6 +20,7 @@ use crate::capabilities::chat::Desk;
 use crate::config::Limits;
 use crate::error::{Blame, ErrorKind};
 use crate::gateway::Gateway;
+use crate::joined::Joined;
 use crate::log::{self, Append, Attempt, Body, CallEnded, CallStarted, EventLog, HUB, NewEvent};
 use crate::plugin::{Executor, Plugins};
 use crate::route::{Decision, Routes};
@@ -40,6 +41,8 @@ pub struct Rooms {
     pub plugins: Arc<Plugins>,
     /// What is connected.
     pub gateway: Arc<Gateway>,
+    /// Which other hubs can be asked.
+    pub joined: Joined,
     /// Where it is written down.
     pub log: Arc<dyn EventLog>,
     /// Where people are asked.

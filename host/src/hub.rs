@@ -24,6 +24,7 @@ use crate::environment::folders::Folders;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::imports::{PluginLog, Services};
+use crate::joined::Joined;
 use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::{Carriers, InProcess, Plugins, Shown, Source, carrier};
@@ -53,6 +54,8 @@ pub struct Hub {
     pub root: PathBuf,
     /// The default project.
     pub project: Arc<str>,
+    /// What it is called on the route of a call.
+    pub runtime: Arc<str>,
     /// The event log.
     pub log: Arc<dyn EventLog>,
     /// The rules in force.
@@ -135,7 +138,10 @@ impl Hub {
             desk: Arc::clone(&desk),
             log: Arc::clone(&log),
         };
+        // New at each start: no call outlives it.
+        let runtime: Arc<str> = format!("waypost-{}", uuid::Uuid::now_v7()).into();
         let rooms = Rooms {
+            joined: Joined::new(&config, variable, Arc::clone(&runtime))?,
             routes: Arc::clone(&routes),
             builtins: capabilities::all(&parts)?,
             plugins: Arc::clone(&plugins),
@@ -200,6 +206,7 @@ impl Hub {
         let connections = Arc::new(DirectSocket::new(
             Arc::clone(&gateway),
             Arc::clone(&project),
+            Arc::clone(&runtime),
             Members::new(
                 &config.connections,
                 Arc::clone(&tokens),
@@ -221,6 +228,7 @@ impl Hub {
         let hub = Arc::new(Self {
             config,
             project,
+            runtime,
             root,
             log,
             routes,

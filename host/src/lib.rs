@@ -16,6 +16,7 @@ pub mod error;
 pub mod gateway;
 pub mod hub;
 pub mod imports;
+pub mod joined;
 pub mod log;
 pub mod plugin;
 pub mod process;

@@ -53,6 +53,10 @@ pub fn cargo() -> Command {
             cargo.env_remove(name);
         }
     }
+    // Also where the trials were started by hand: the tools must be the ones that the trials were built with.
+    if let Some(toolchain) = option_env!("RUSTUP_TOOLCHAIN") {
+        cargo.env("RUSTUP_TOOLCHAIN", toolchain);
+    }
     cargo.current_dir(root());
     cargo
 }

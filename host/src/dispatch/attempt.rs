@@ -169,10 +169,7 @@ impl Dispatcher {
             Target::Connection(name) => {
                 supervise(call, sink, effect, self.rooms.gateway.ask_connection(name, call, sink)).await
             }
-            Target::Hub(name) => {
-                let message = format!("no hub `{name}` is joined to this one; this version cannot join hubs");
-                Err(CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator))
-            }
+            Target::Hub(name) => supervise(call, sink, effect, self.rooms.joined.ask(name, call, sink)).await,
             Target::Deny => Err(CallError::new(
                 ErrorKind::Denied,
                 format!("{} is denied by the rules of this project", call.name),

@@ -70,6 +70,7 @@ impl CallContext {
             parent: (!is_agent).then_some(outer.id),
             index: None,
             frame: None,
+            route: Arc::clone(&outer.route),
             files: None,
         })
     }

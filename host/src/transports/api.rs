@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -26,6 +26,7 @@ use crate::capabilities::chat::Question;
 use crate::environment::NewEnvironment;
 use crate::error::{Blame, Error, ErrorKind};
 use crate::hub::Hub;
+use crate::joined;
 use crate::log::{Cursor, Event};
 use crate::run::NewRun;
 use crate::tokens::{Scope, Token};
@@ -451,8 +452,27 @@ enum Line {
     Error(CallError),
 }
 
-async fn call(State(hub): State<Arc<Hub>>, Extension(who): Asker, body: Bytes) -> Answered<Response> {
-    let call = asked(&hub, &who, &body).await?;
+async fn call(
+    State(hub): State<Arc<Hub>>,
+    Extension(who): Asker,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answered<Response> {
+    let mut call = asked(&hub, &who, &body).await?;
+    // Another hub says which ones the call has passed.
+    let route = headers
+        .get(joined::ROUTE)
+        .and_then(|route| route.to_str().ok())
+        .unwrap_or_default();
+    call.route = route
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(Into::into)
+        .collect();
+    if call.route.contains(&hub.runtime) {
+        let message = format!("{} has passed this hub already; it is not taken again", call.name);
+        return Err(CallError::new(ErrorKind::Unavailable, message).into());
+    }
     let (sink, chunks) = Sink::channel();
     let (over, id) = (CancellationToken::new(), call.id);
     let asking = questions_of(&hub, id).take_until(over.clone().cancelled_owned());

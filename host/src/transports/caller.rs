@@ -203,6 +203,7 @@ impl Shared {
         }
         call.cancel = identity.cancel.child_token();
         call.frame = Some(asked.frame.clone());
+        call.route = dialect::passed(&asked.frame);
         let Some(journal) = &identity.journal else {
             return self.dispatch(asked, call).await;
         };

@@ -19,11 +19,13 @@ mod decode;
 mod encode;
 mod fields;
 mod fill;
+mod route;
 mod start;
 
 pub use awaited::{Awaits, By, Resolves, awaited};
 pub use decode::{REQUEST_ID, decode};
 pub use encode::{canonical_reply, chunk, encode};
+pub use route::passed;
 pub use start::{Start, start_message, stop_message};
 
 /// One frame of an agent, understood.

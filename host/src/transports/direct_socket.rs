@@ -107,20 +107,27 @@ pub struct DirectSocket {
     members: Members,
     within: Within,
     limits: Limits,
-    /// What this hub is called on the route of a frame: new at each start, since no frame outlives it.
+    /// What this hub is called on the route of a frame.
     runtime: Arc<str>,
 }
 
 impl DirectSocket {
     /// The socket of one project, for these members, who may ask for what is within reach.
-    pub fn new(gateway: Arc<Gateway>, project: Arc<str>, members: Members, within: Within, limits: Limits) -> Self {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        project: Arc<str>,
+        runtime: Arc<str>,
+        members: Members,
+        within: Within,
+        limits: Limits,
+    ) -> Self {
         Self {
             gateway,
             project,
             members,
             within,
             limits,
-            runtime: format!("waypost-{}", Uuid::now_v7()).into(),
+            runtime,
         }
     }
 

@@ -11,12 +11,13 @@ use waypost::call::{
 };
 use waypost::capabilities::Builtin;
 use waypost::capabilities::chat::Desk;
-use waypost::config::Limits;
+use waypost::config::{Config, Limits};
 use waypost::dispatch::{Dispatcher, Rooms};
 use waypost::engine::Engine;
 use waypost::environment::folders::Folders;
 use waypost::gateway::Gateway;
 use waypost::imports::{PluginLog, Services};
+use waypost::joined::Joined;
 use waypost::log::memory::MemoryLog;
 use waypost::log::{EventLog, StateStore};
 use waypost::plugin::link::bindings::handler::exports::waypost::plugin::handler::Incoming;
@@ -134,6 +135,7 @@ impl Rig {
             origin: Origin::Bundled,
         })?;
         let rooms = Rooms {
+            joined: Joined::new(&Config::default(), &|_| None, "bench".into())?,
             routes: Arc::new(Routes::load(&root)?),
             builtins: vec![Builtin {
                 kind: "noop",

@@ -105,12 +105,12 @@ impl Carrier for SocketCarrier {
         _sink: &'a Sink,
     ) -> BoxFuture<'a, Result<Json, CallError>> {
         Box::pin(async move {
-            let mut route = frames::passed(call);
-            if route.iter().any(|passed| **passed == *self.runtime) {
+            if call.route.contains(&self.runtime) {
                 let message = format!("{} has passed this hub already; it is not passed on again", call.name);
                 return Err(CallError::new(ErrorKind::Unavailable, message));
             }
-            route.push(self.runtime.to_string());
+            let mut route = call.route.to_vec();
+            route.push(Arc::clone(&self.runtime));
             let hop = frames::Hop {
                 id: ticket.id(),
                 route: &route,

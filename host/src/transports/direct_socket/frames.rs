@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{Error as _, SerializeMap};
@@ -175,42 +176,13 @@ fn shortened(text: &str, limit: usize) -> String {
     format!("{cut}…")
 }
 
-/// The runtimes that a frame says it has passed.
-#[derive(Deserialize)]
-struct Passed<'a> {
-    #[serde(rename = "routePath", alias = "route_path", borrow, default)]
-    route: Option<&'a RawValue>,
-}
-
-impl Passed<'_> {
-    /// A list, or one text with `>` or `,` between the names: bridges write either.
-    fn names(&self) -> Vec<String> {
-        let Some(route) = self.route else { return Vec::new() };
-        if let Ok(list) = serde_json::from_str(route.get()) {
-            return list;
-        }
-        let text: String = serde_json::from_str(route.get()).unwrap_or_default();
-        let names = text.split(['>', ',']).map(str::trim).filter(|name| !name.is_empty());
-        names.map(ToOwned::to_owned).collect()
-    }
-}
-
-/// The runtimes that the frame of a call has passed. What cannot be read has passed none.
-pub(super) fn passed(call: &Call) -> Vec<String> {
-    let frame = call
-        .frame
-        .as_ref()
-        .and_then(|frame| serde_json::from_str::<Passed>(frame.as_str()).ok());
-    frame.map(|frame| frame.names()).unwrap_or_default()
-}
-
 /// What a request adds to the frame that came in.
 #[derive(Clone, Copy)]
 pub(super) struct Hop<'a> {
     /// The id of the request.
     pub id: Uuid,
     /// The runtimes that it has passed, this one last.
-    pub route: &'a [String],
+    pub route: &'a [Arc<str>],
 }
 
 /// Writes the request for a call. Its `originalMessage` is the frame that came in, with what this hop adds.

@@ -90,6 +90,7 @@ impl Server {
         let direct = Arc::new(DirectSocket::new(
             gateway.clone(),
             PROJECT.into(),
+            "here".into(),
             members,
             within(),
             limits,
