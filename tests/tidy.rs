@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use waypost::call::Effect;
-use waypost::capabilities::{chat, fs as files, inference, terminal};
+use waypost::capabilities::{chat, fs as files, inference, narrative, terminal};
 
 use crate::harness::guests::root;
 use crate::listed;
@@ -110,8 +110,10 @@ async fn every_package_of_the_contract_has_its_import() {
 
 async fn every_built_in_call_has_a_schema_and_every_schema_a_call() {
     let mut calls: BTreeMap<String, Effect> = BTreeMap::new();
-    for (action, effect) in files::ACTIONS {
-        calls.insert(format!("{}.{action}", files::KIND), *effect);
+    for (kind, actions) in [(files::KIND, files::ACTIONS), (narrative::KIND, narrative::ACTIONS)] {
+        for (action, effect) in actions {
+            calls.insert(format!("{kind}.{action}"), *effect);
+        }
     }
     for (kind, actions) in terminal::KINDS.iter().chain(chat::KINDS).chain(inference::KINDS) {
         calls.insert((*kind).to_owned(), actions[0].1);

@@ -12,6 +12,7 @@ use crate::log::EventLog;
 pub mod chat;
 pub mod fs;
 pub mod inference;
+pub mod narrative;
 pub mod terminal;
 
 /// A built-in handler under one of its kinds.
@@ -34,6 +35,8 @@ pub struct Parts<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The project folder.
     pub project: &'a std::path::Path,
+    /// The state directory, open to this hub alone.
+    pub state: &'a std::path::Path,
     /// Where people are asked.
     pub desk: Arc<chat::Desk>,
     /// Where history is.
@@ -55,6 +58,12 @@ pub fn all(parts: &Parts<'_>) -> Result<Vec<Builtin>> {
     all.extend(flat(chat::KINDS, &(chat as Arc<dyn Handler>)));
     let inference = inference::Inference::new(config.inference.clone(), parts.variable, parts.project.to_owned())?;
     all.extend(flat(inference::KINDS, &(Arc::new(inference) as Arc<dyn Handler>)));
+    all.push(Builtin {
+        kind: narrative::KIND,
+        actions: narrative::ACTIONS,
+        handler: Arc::new(narrative::Narrative::new(config.narrative.clone(), parts.state)),
+        by_a_person: false,
+    });
     Ok(all)
 }
 

@@ -108,6 +108,7 @@ impl Hub {
             config: &config,
             variable,
             project: &root,
+            state: &state,
             desk: Arc::clone(&desk),
             log: Arc::clone(&log),
         };

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::diff::{Change, ChangeKind, diff, unified};
+pub(crate) use self::merge::remove_empty_parents;
 pub use self::merge::{MergeReport, Unmerged, merge};
 
 use super::files::{CHUNK, Stop, open_regular};
@@ -376,7 +377,7 @@ fn is_text(content: &[u8]) -> bool {
 }
 
 /// Whether a link's target, by name, stays in the tree that the link is in.
-fn stays_inside(path: &str, target: &str) -> bool {
+pub(crate) fn stays_inside(path: &str, target: &str) -> bool {
     let mut depth = path.split('/').count() - 1;
     !target.starts_with('/')
         && target.split('/').all(|part| match part {

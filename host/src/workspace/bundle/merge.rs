@@ -229,7 +229,7 @@ impl Drop for Staging<'_> {
 }
 
 /// Removes the folders that a removed file leaves empty. One that is not empty stays, which is not a failure.
-fn remove_empty_parents(into: &Workspace, path: &str) {
+pub(crate) fn remove_empty_parents(into: &Workspace, path: &str) {
     let mut path = path;
     while let Some((parent, _)) = path.rsplit_once('/') {
         let Ok(place) = into.locate_to_write(parent, Last::Itself) else {
