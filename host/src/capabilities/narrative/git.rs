@@ -86,12 +86,8 @@ impl Leash {
 
     /// Waits for the leader without reaping it, then lets go of the group and reaps it.
     fn reap(&self, child: &mut Child, id: Pid) -> io::Result<ExitStatus> {
-        loop {
-            match waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-                Err(rustix::io::Errno::INTR) => {}
-                _ => break,
-            }
-        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(id), options) {}
         let mut held = self.held();
         let _ = kill_process_group(id, Signal::KILL);
         held.groups.retain(|group| *group != id);
