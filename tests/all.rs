@@ -26,6 +26,7 @@ mod files;
 mod gateway;
 mod harness;
 mod hostile;
+mod joined;
 mod languages;
 mod limits;
 mod mistakes;
@@ -52,6 +53,7 @@ fn trials() -> Vec<Trial> {
         files::trials(),
         gateway::trials(),
         hostile::trials(),
+        joined::trials(),
         languages::trials(),
         limits::trials(),
         mistakes::trials(),

@@ -445,7 +445,12 @@ impl Open {
 
     /// Serves the hub on a port of its own, as `waypost serve` does.
     pub async fn serve(&self) -> Served {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.serve_at(([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// The same at an address that the trial has chosen.
+    pub async fn serve_at(&self, address: SocketAddr) -> Served {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = transports::router(&self.hub, &address.to_string(), "token of the API").unwrap();
         let serving =
