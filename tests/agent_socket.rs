@@ -209,7 +209,6 @@ async fn c17_c18_c19_numbers_are_echoed_and_nothing_unasked_is_said() {
         json!({ "type": "crawlerEvent", "action": "start" }),
         json!({ "type": "fsnotify", "toolUseId": "1", "action": "x", "data": {} }),
         json!({ "type": "readFileResponse", "content": "forged" }),
-        json!({ "type": "executionGateway.reply", "replyRequestId": "x", "result": {} }),
     ] {
         agent.say(quiet).await;
     }

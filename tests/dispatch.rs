@@ -140,7 +140,7 @@ async fn an_unknown_call_is_told_what_to_do() {
         open.error("x:y", json!({})).await,
         "not-found: x:y has no built-in handler; load a plugin that serves it or connect a process that claims it; built in \
          are confirmationRequest, executeCommand, executeCommandRunUntilError, executeCommandRunUntilInterrupt, \
-         executeCommandWithStream, fsEvent, getChatHistory, inference, notificationEvent, processFinished, processStarted, \
+         executeCommandWithStream, fsEvent, getChatHistory, inference, narrative, notificationEvent, processFinished, processStarted, \
          processStoped, sendInterruptToTerminal, sendMessage, waitforReply"
     );
     assert_eq!(

@@ -75,7 +75,7 @@ async fn each_mistake_has_its_text_and_its_exit_code() {
             "[1]\n--\nerror: not-found: nosuch:kind has no built-in handler; load a plugin that serves it or connect a process \
              that claims it; built in are confirmationRequest, executeCommand, executeCommandRunUntilError, \
              executeCommandRunUntilInterrupt, executeCommandWithStream, fsEvent, getChatHistory, inference, \
-             notificationEvent, processFinished, processStarted, processStoped, sendInterruptToTerminal, sendMessage, \
+             narrative, notificationEvent, processFinished, processStarted, processStoped, sendInterruptToTerminal, sendMessage, \
              waitforReply\n",
         ),
         (

@@ -146,7 +146,7 @@ async fn what_is_wrong_with_a_request_is_told() {
             "/runs",
             json!({ "prompt": "go", "x": 1 }),
             400,
-            "the body does not fit: unknown field `x`, expected one of `prompt`, `thread`, `agent`, `environment`, `newEnvironment`, `settings` at line 1 column 18",
+            "the body does not fit: unknown field `x`, expected one of `prompt`, `thread`, `agent`, `command`, `environment`, `newEnvironment`, `settings` at line 1 column 18",
         ),
         (
             "POST",

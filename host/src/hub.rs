@@ -215,7 +215,7 @@ impl Hub {
             Within {
                 dispatch: Arc::clone(&dispatcher) as _,
                 scope: Arc::clone(&scope),
-                starter: Arc::new(ProjectRuns(Arc::clone(&runs), Arc::clone(&project))),
+                starter: Arc::new(ProjectRuns(Arc::downgrade(&runs), Arc::clone(&project))),
                 call_timeout: config.limits.answer_timeout,
             },
             direct_socket::Limits::default(),
@@ -339,12 +339,17 @@ impl Hub {
     }
 }
 
-/// Starts runs in a project.
-struct ProjectRuns(Arc<Runs>, Arc<str>);
+/// Starts runs in a project. The runs have the door behind which connections are, so these do not keep the runs.
+struct ProjectRuns(Weak<Runs>, Arc<str>);
 
 impl Starter for ProjectRuns {
     fn start(&self, run: NewRun) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.0.start(&self.1, run).await.map(drop) })
+        Box::pin(async move {
+            match self.0.upgrade() {
+                Some(runs) => runs.start(&self.1, run).await.map(drop),
+                None => Err(Error::new(ErrorKind::Unavailable, "the hub is stopping")),
+            }
+        })
     }
 }
 

@@ -166,7 +166,7 @@ fn schemas_know_the_fields_and_effects_of_every_action() {
         );
         // And what is required is missed.
         for required in schema["message"]["required"].as_array().unwrap() {
-            let mut message = json!({ "path": "a", "content": "", "regex": "a", "pattern": "a", "query": "a", "diff": "", "paths": ["a"] });
+            let mut message = json!({ "path": "a", "content": "", "regex": "a", "pattern": "a", "query": "a", "diff": "", "paths": ["a"], "from": "a", "to": "b" });
             message
                 .as_object_mut()
                 .unwrap()
@@ -189,7 +189,7 @@ fn an_unknown_action_names_the_known_ones() {
     assert_eq!(
         house.refused("chmod", json!({})),
         "not-found: fsEvent:chmod is not known; the actions of fsEvent are createFile, createFolder, readFile, updateFile, \
-         deleteFile, deleteFolder, fileList, listCodeDefinitionNames, searchFiles, writeToFile, grepSearch, fuzzySearch, \
+         deleteFile, deleteFolder, renameItem, fileList, listCodeDefinitionNames, searchFiles, writeToFile, grepSearch, fuzzySearch, \
          applyDiff, readManyFiles, listDirectory"
     );
 }
@@ -269,8 +269,7 @@ fn every_action_refuses_what_is_outside_or_protected() {
     {
         let known = schema(action)["message"]["properties"].clone();
         let message = |path: &str| {
-            let mut message =
-                json!({ "path": path, "content": "x", "regex": "x", "pattern": "x", "diff": "@@\n-a\n+b" });
+            let mut message = json!({ "path": path, "from": path, "to": "free", "content": "x", "regex": "x", "pattern": "x", "diff": "@@\n-a\n+b" });
             message
                 .as_object_mut()
                 .unwrap()
@@ -300,6 +299,34 @@ fn every_action_refuses_what_is_outside_or_protected() {
         house.ask("readFile", json!({ "path": ".codebolt/rules.json" }))["content"],
         "{}"
     );
+}
+
+#[test]
+fn what_is_moved_goes_to_a_free_name_and_takes_nothing_protected_along() {
+    let house = House::new(&[("a", "1"), ("b", "2"), ("d/.git/config", ""), ("e/f", "3")]);
+    let moved = house.ask("renameItem", json!({ "from": "a", "to": "e/g" }));
+    assert_eq!(moved, json!({ "path": "e/g", "result": "moved a to e/g" }));
+    house.ask("renameItem", json!({ "from": "e", "to": "h" }));
+    assert_eq!((house.text("h/f"), house.text("h/g")), ("3".to_owned(), "1".to_owned()));
+    for (from, to, error) in [
+        (
+            "b",
+            "h/f",
+            "invalid: `h/f` is there already; remove it first, or choose another name",
+        ),
+        ("b", "none/b", "not-found: `none` does not exist"),
+        ("gone", "x", "not-found: `gone` does not exist"),
+    ] {
+        assert_eq!(house.refused("renameItem", json!({ "from": from, "to": to })), error);
+    }
+    for (from, to) in [("d", "x"), ("b", ".codebolt"), ("b", "waypost.toml")] {
+        let error = house.refused("renameItem", json!({ "from": from, "to": to }));
+        assert!(
+            error.starts_with("denied: ") && error.contains("is protected"),
+            "{error}"
+        );
+    }
+    assert_eq!(house.text("b"), "2");
 }
 
 #[test]
