@@ -221,7 +221,7 @@ async fn each_hostile_manifest_is_one_error_and_changes_nothing() {
             "an unknown field",
             format!("{good}network = true\n").into_bytes(),
             "invalid: <project>/plugins/echo.toml, line 5: unknown field `network`, expected one of `id`, \
-             `version`, `role`, `description`, `serves`, `grants`, `limits`",
+             `version`, `role`, `description`, `serves`, `claims`, `subscribes`, `grants`, `limits`",
         ),
         (
             "an unknown role",
@@ -241,7 +241,7 @@ async fn each_hostile_manifest_is_one_error_and_changes_nothing() {
             "an unknown grant",
             format!("{good}grants = {{ network = true }}\n").into_bytes(),
             "invalid: <project>/plugins/echo.toml, line 5: unknown field `network`, expected one of `gateway`, \
-             `state`, `workspace`",
+             `state`, `workspace`, `claim`, `subscribe`",
         ),
         (
             "a limit that is no number",

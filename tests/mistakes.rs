@@ -81,7 +81,7 @@ async fn each_mistake_has_its_text_and_its_exit_code() {
         (
             vec!["call", "fsEvent:nosuch"],
             "[1]\n--\nerror: not-found: fsEvent:nosuch is not known; the actions of fsEvent are createFile, createFolder, \
-             readFile, updateFile, deleteFile, deleteFolder, fileList, listCodeDefinitionNames, searchFiles, writeToFile, \
+             readFile, updateFile, deleteFile, deleteFolder, renameItem, fileList, listCodeDefinitionNames, searchFiles, writeToFile, \
              grepSearch, fuzzySearch, applyDiff, readManyFiles, listDirectory\n",
         ),
         (

@@ -34,7 +34,7 @@ async fn c46_c47_a_started_plugin_is_greeted_and_told_to_stop() {
         let get = |name: &str| of.iter().find(|(known, _)| known == name).unwrap().1.clone();
         let token = token.map_or_else(|| get("pluginToken"), str::to_owned);
         let (port, id) = (get("SOCKET_PORT"), get("pluginId"));
-        format!("ws://localhost:{port}/plugin?id=x&pluginId={id}&pluginToken={token}&SECRET=a b&c")
+        format!("ws://localhost:{port}/plugin?id=x&pluginId={id}&pluginToken={token}&SECRET=a%20b&c")
     };
     for token in ["", "guess", &"0".repeat(67)] {
         let (status, _) = Socket::connect(&url(&polite, Some(token)), &[]).await.err().unwrap();

@@ -42,7 +42,8 @@ struct Far {
 #[serde(rename_all = "camelCase")]
 enum Line {
     Chunk(Json),
-    Question(#[expect(dead_code, reason = "a person is asked over there, and answers there")] IgnoredAny),
+    /// A person is asked over there, and answers there.
+    Question(IgnoredAny),
     Reply(Json),
     Error(CallError),
 }

@@ -422,13 +422,13 @@ fn conversation(name: &CallName, list: &RawValue) -> Result<Vec<Fields>, CallErr
 /// The parts of a content; a bare string among them is a text.
 fn parts(content: &RawValue) -> Vec<Fields> {
     let list: Vec<Box<RawValue>> = serde_json::from_str(content.get()).unwrap_or_default();
-    let part = |raw: &Box<RawValue>| {
+    let part = |raw: Box<RawValue>| {
         Fields::read(raw.get()).unwrap_or_else(|| {
             let mut text = Fields::default();
             text.set("type", "text");
-            text.set("text", &words(raw));
+            text.set("text", &words(&raw));
             text
         })
     };
-    list.iter().map(part).collect()
+    list.into_iter().map(part).collect()
 }

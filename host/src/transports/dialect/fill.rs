@@ -183,14 +183,14 @@ fn file(action: &str, out: &mut Fields) {
 /// The names in a listing, whose items are names or objects that have one.
 fn names(out: &Fields) -> Option<Vec<String>> {
     let list = out.get::<Vec<Box<RawValue>>>("files").or_else(|| out.get("entries"))?;
-    let name = |item: &Box<RawValue>| match Fields::read(item.get()) {
+    let name = |raw: Box<RawValue>| match Fields::read(raw.get()) {
         Some(item) => item
             .text("path")
             .or_else(|| item.text("name"))
             .or_else(|| item.text("filePath")),
-        None => Some(words(item)),
+        None => Some(words(&raw)),
     };
-    Some(list.iter().filter_map(name).collect())
+    Some(list.into_iter().filter_map(name).collect())
 }
 
 /// An answer as an OpenAI-style completion and as flat fields, whichever of them it came with.

@@ -120,7 +120,7 @@ proptest! {
             prop_assert!(asked.awaits.is_none());
             return Ok(());
         };
-        let awaits = asked.awaits.clone().unwrap();
+        let awaits = asked.awaits.unwrap();
         let answer: Value = answer.to().unwrap();
         prop_assert!(answer.is_object());
         prop_assert!(awaits.accepts(answer["type"].as_str().unwrap()));
