@@ -29,6 +29,7 @@ mod hostile;
 mod joined;
 mod languages;
 mod limits;
+mod load;
 mod mistakes;
 mod model;
 mod parking;
@@ -56,6 +57,7 @@ fn trials() -> Vec<Trial> {
         joined::trials(),
         languages::trials(),
         limits::trials(),
+        load::trials(),
         mistakes::trials(),
         model::trials(),
         parking::trials(),
