@@ -103,13 +103,13 @@ fn plan(agent: usize) -> Vec<Planned> {
     let mut plan = Vec::new();
     for step in 0..CONNECTIONS {
         let connection = (step + agent * 7) % CONNECTIONS;
-        let numbered = (agent + connection) % 2 == 0;
+        let numbered = (agent + connection).is_multiple_of(2);
         let asked = Asked::Work(connection);
         plan.push(Planned { asked, numbered });
-        if !numbered && connection % 4 == 0 {
+        if !numbered && connection.is_multiple_of(4) {
             plan.push(Planned { asked, numbered });
         }
-        if step % 10 == 0 {
+        if step.is_multiple_of(10) {
             let asked = Asked::Read((agent + step) % FILES);
             plan.push(Planned { asked, numbered });
         }
@@ -197,7 +197,7 @@ impl Worker {
         let url = format!("ws://{}/plugins?providerId={name}", self.address);
         let token = format!("Bearer {}", token(self.number));
         let mut socket = Socket::connect(&url, &[("authorization", &token)]).await.unwrap();
-        let order = if self.number % 10 == 0 {
+        let order = if self.number.is_multiple_of(10) {
             "subscribe"
         } else {
             "unsubscribe"
