@@ -455,12 +455,10 @@ async fn each_of_many_calls_is_answered_once_and_executed_once_at_most() {
     assert_eq!(now, (CONNECTIONS, CONNECTIONS, 0));
     let rejected = stats.rejected;
     assert_eq!((rejected.foreign, rejected.late), (0, 0), "{rejected:?}");
-    // What ended long ago is not known any more.
-    let refused = usize::try_from(rejected.duplicate + rejected.unknown).unwrap();
-    assert_eq!(refused, repeated, "{rejected:?}");
-    let stale = usize::try_from(rejected.stale).unwrap();
+    // Said once more, or under a claim that was let go; what ended long ago is not known any more, and counts as unknown.
+    let refused = usize::try_from(rejected.duplicate + rejected.unknown + rejected.stale).unwrap();
     assert!(
-        stale >= count(Manner::LetsGo),
-        "each that let go replied to what it held: {rejected:?}"
+        refused >= repeated + count(Manner::LetsGo),
+        "{rejected:?}, {repeated} said once more"
     );
 }
