@@ -149,12 +149,23 @@ fn endpoint(config: &Config) -> Finding {
 }
 
 fn sockets(config: &Config) -> Finding {
-    if config.sockets.allow_unauthenticated_connections {
-        let text = "any local program may connect on /plugins without a token and answer the project's calls; remove \
-                    `[sockets] allow-unauthenticated-connections`";
-        finding("sockets", Verdict::Warning, text)
+    let sockets = &config.sockets;
+    let open = [
+        (
+            sockets.allow_unauthenticated_connections,
+            "any local program may connect on /plugins without a token and answer the project's calls; remove \
+             `[sockets] allow-unauthenticated-connections`",
+        ),
+        (
+            sockets.allow_unbound_agents,
+            "any local program may act as an agent in the project on /codebolt; remove `[sockets] allow-unbound-agents`",
+        ),
+    ];
+    let open: Vec<&str> = open.into_iter().filter(|(on, _)| *on).map(|(_, text)| text).collect();
+    if open.is_empty() {
+        finding("sockets", Verdict::Ok, "everyone who connects proves who he is")
     } else {
-        finding("sockets", Verdict::Ok, "every connection needs a token")
+        finding("sockets", Verdict::Warning, open.join("; "))
     }
 }
 

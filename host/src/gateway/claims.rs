@@ -4,6 +4,7 @@
 //! the scope at once and is logged right after, always before the next grant, so that the records tell the truth.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
@@ -83,7 +84,7 @@ impl ClaimBody {
         let body = Json::of(self)?;
         let record = Record {
             noun: Noun::Claim,
-            id: format!("{}/{}", self.project, self.holder).into(),
+            id: record_id(&self.project, &self.holder),
             project: self.project.clone(),
             state: state.to_owned(),
             body: body.clone(),
@@ -185,9 +186,14 @@ impl Claims {
             .await?;
         let lost = {
             let mut state = self.write();
-            let grants = state.grants.entry(project.clone()).or_default();
             let lost = claimant.check();
             if lost.is_ok() {
+                // What the claimant let go of while this was written is older: the record stays that of the grant.
+                let id = record_id(project, claimant.target());
+                for release in &mut state.unlogged {
+                    release.record.take_if(|record| record.id == id);
+                }
+                let grants = state.grants.entry(project.clone()).or_default();
                 grants.retain(|grant| {
                     let replaced = grant.holder.number == claimant.number;
                     if replaced {
@@ -203,9 +209,6 @@ impl Claims {
                     ended,
                 }));
             } else {
-                if grants.is_empty() {
-                    state.grants.remove(project);
-                }
                 state
                     .unlogged
                     .extend(release_event(claimant, project, &scope, epoch, "detached"));
@@ -247,7 +250,9 @@ impl Claims {
             );
             return Err(CallError::new(ErrorKind::Denied, message).blame(Blame::Caller));
         }
-        self.log_releases().await;
+        // A holder that stops waiting leaves a record that tells the truth, too.
+        let claims = self.clone();
+        drop(tokio::spawn(async move { claims.log_releases().await }).await);
         Ok(())
     }
 
@@ -342,6 +347,11 @@ impl Claims {
 
 fn internal(error: CallError) -> Error {
     Error::new(ErrorKind::Internal, "a claim cannot be written").because(error)
+}
+
+/// The name of the one record that a holder has in a project.
+fn record_id(project: &str, holder: impl Display) -> Arc<str> {
+    format!("{project}/{holder}").into()
 }
 
 fn claim_body(

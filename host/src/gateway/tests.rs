@@ -595,3 +595,4 @@ async fn no_claim_holds_before_it_is_in_the_log() {
 }
 
 mod model;
+mod records;

@@ -88,9 +88,12 @@ struct Envelope<'a> {
 
 /// Reads one frame.
 pub(super) fn decode(text: &str) -> Result<ClientFrame, Malformed> {
+    // A list could be read as the fields in their order.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(Malformed::NotAnObject);
+    }
     let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
-        let object = text.trim_ascii_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok();
-        if object {
+        if serde_json::from_str::<IgnoredAny>(text).is_ok() {
             Malformed::Field(error.to_string())
         } else {
             Malformed::NotAnObject

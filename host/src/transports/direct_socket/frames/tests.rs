@@ -120,6 +120,7 @@ fn what_is_not_a_frame_is_told_apart() {
         "",
         "null",
         "[]",
+        r#"["executionGateway.claim"]"#,
         "1",
         "{",
         "{} {}",
