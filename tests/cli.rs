@@ -395,7 +395,7 @@ async fn the_doctor_says_what_is_missing() {
         "ok       rules         both rule files are in order\n",
         "ok       shell         commands run in /bin/sh\n",
         "warning  inference     no endpoint: set `[inference] base-url` or OPENAI_BASE_URL, or route inference to a plugin\n",
-        "ok       sockets       every connection needs a token\n",
+        "ok       sockets       everyone who connects proves who he is\n",
         "ok       hub           it opens, with 3 plugins; its state is in <project>/.waypost\n",
     ] {
         assert!(text.contains(line), "{text}");

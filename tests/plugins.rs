@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use waypost::call::Sink;
 use waypost::capabilities::chat::Answer;
 use waypost::plugin::Role;
 
@@ -52,15 +51,9 @@ async fn a_handler_is_typed_and_knows_its_call() {
 
 async fn chunks_come_in_order_before_the_reply() {
     let open = Project::new().plugin(&Plugin::of("chunks")).open().await;
-    let (sink, mut reader) = Sink::channel();
-    let call = open.prepared("chunks", json!({ "count": 200 })).await;
-    let ended = open.carry(call, sink);
-    for number in 0..200 {
-        let chunk: Value = reader.recv().await.unwrap().to().unwrap();
-        assert_eq!(chunk, json!({ "number": number }));
-    }
-    assert_eq!(reader.recv().await, None);
-    assert_eq!(ended.await.unwrap().result.unwrap().as_str(), r#"{"count":200}"#);
+    let counted: Vec<_> = (0..200).map(|number| json!({ "number": number })).collect();
+    let (chunks, reply) = open.streamed("chunks", json!({ "count": 200 })).await;
+    assert_eq!((chunks, reply), (counted, json!({ "count": 200 })));
 }
 
 async fn state_outlives_the_call_and_the_hub() {

@@ -29,6 +29,7 @@ async fn c46_c47_a_started_plugin_is_greeted_and_told_to_stop() {
         ))
         .toml("[[route]]\nmatch = \"job\"\nto = \"proxy-only\"");
     let open = project.open().await;
+    open.hub.begin().unwrap();
     let (polite, silent) = (variables(&told("polite")).await, variables(&told("silent")).await);
     let url = |of: &[(String, String)], token: Option<&str>| {
         let get = |name: &str| of.iter().find(|(known, _)| known == name).unwrap().1.clone();

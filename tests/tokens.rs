@@ -288,11 +288,12 @@ async fn a_connection_without_a_token_needs_the_word_of_the_operator() {
     drop(open);
 
     let project = Project::new()
-        .toml("[sockets]\nallow-unauthenticated-connections = true")
+        .toml("[sockets]\nallow-unauthenticated-connections = true\nallow-unbound-agents = true")
         .written();
     let looked = run(project.root(), &["doctor"]).await;
     let line = "warning  sockets       any local program may connect on /plugins without a token and answer the project's \
-                calls; remove `[sockets] allow-unauthenticated-connections`\n";
+                calls; remove `[sockets] allow-unauthenticated-connections`; any local program may act as an agent in the \
+                project on /codebolt; remove `[sockets] allow-unbound-agents`\n";
     assert!(looked.code == 0 && looked.out.contains(line), "{looked:?}");
     let hub = Serving::start(project.root(), &[]).await;
     let request = format!(

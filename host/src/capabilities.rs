@@ -4,9 +4,12 @@
 
 use std::sync::Arc;
 
-use crate::call::{Effect, Handler};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::call::{Call, CallError, Effect, Handler, Json};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::log::EventLog;
 
 pub mod chat;
@@ -65,6 +68,31 @@ pub fn all(parts: &Parts<'_>) -> Result<Vec<Builtin>> {
         by_a_person: false,
     });
     Ok(all)
+}
+
+/// An action of a built-in handler: a function from its message to its reply.
+fn typed<M: DeserializeOwned, R: Serialize>(
+    call: &Call,
+    action: impl FnOnce(M) -> Result<R, CallError>,
+) -> Result<Json, CallError> {
+    Json::of(&action(call.message.to()?)?)
+}
+
+/// The error of an action that a kind does not have.
+fn unknown_action(call: &Call, actions: &[(&str, Effect)]) -> CallError {
+    let known: Vec<&str> = actions.iter().map(|(action, _)| *action).collect();
+    let message = format!(
+        "{} is not known; the actions of {} are {}",
+        call.name,
+        call.name.kind,
+        known.join(", ")
+    );
+    CallError::new(ErrorKind::NotFound, message)
+}
+
+/// The error of work whose thread panicked.
+fn broke(call: &Call) -> CallError {
+    CallError::new(ErrorKind::Internal, format!("{} broke; this is a defect", call.name))
 }
 
 /// Kinds without actions that one handler executes.

@@ -35,9 +35,10 @@ use crate::seats::Seats;
 use crate::spawn::Spawned;
 use crate::tokens::Tokens;
 use crate::transports::agent_socket::{self, AgentSocket};
-use crate::transports::direct_socket::{self, DirectSocket, Members, Starter, Within};
+use crate::transports::direct_socket::{DirectSocket, Members, Starter, Within};
 use crate::transports::door::LocalDoor;
 use crate::transports::plugin_socket::{Expected, PluginSocket};
+use crate::transports::socket;
 use crate::workspace::Workspace;
 
 /// The project of the folder that the hub was opened in.
@@ -218,12 +219,12 @@ impl Hub {
                 starter: Arc::new(ProjectRuns(Arc::downgrade(&runs), Arc::clone(&project))),
                 call_timeout: config.limits.answer_timeout,
             },
-            direct_socket::Limits::default(),
+            socket::Limits::default(),
         ));
         let expected = Expected::default();
         let plugin_socket = PluginSocket::new(Arc::clone(&connections), expected.clone());
         door.leads_to(Arc::clone(&agents), plugin_socket.clone());
-        let spawned = Spawned::start(&config, expected, door, &root, &state)?;
+        let spawned = Spawned::new(&config, expected, door, &root, &state);
         let watching = watch(&routes, &log)?;
         let hub = Arc::new(Self {
             config,
@@ -299,6 +300,11 @@ impl Hub {
     /// The state directory.
     pub fn state(&self) -> PathBuf {
         self.root.join(&self.config.hub.state)
+    }
+
+    /// Starts what works without being asked: the processes of `[[spawn]]`. For who serves, or makes calls.
+    pub fn begin(&self) -> Result<()> {
+        self.spawned.begin()
     }
 
     /// Writes down what is queued; after this the process may end.

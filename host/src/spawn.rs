@@ -4,7 +4,7 @@
 //! socket ([`crate::transports::plugin_socket`]).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -31,8 +31,10 @@ const LASTED: Duration = Duration::from_secs(60);
 
 /// All of them, while the hub runs.
 pub struct Spawned {
+    parts: Parts,
+    spawns: Vec<Spawn>,
     stop: CancellationToken,
-    tasks: tokio::sync::Mutex<JoinSet<()>>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 /// What every process is started with.
@@ -46,8 +48,8 @@ struct Parts {
 }
 
 impl Spawned {
-    /// Starts the processes of the configuration. A command that cannot be read refuses all.
-    pub fn start(config: &Config, expected: Expected, door: Arc<dyn Door>, root: &Path, state: &Path) -> Result<Self> {
+    /// The processes of the configuration, none of them started.
+    pub fn new(config: &Config, expected: Expected, door: Arc<dyn Door>, root: &Path, state: &Path) -> Self {
         let parts = Parts {
             expected,
             door,
@@ -55,30 +57,45 @@ impl Spawned {
             root: root.to_owned(),
             homes: state.join("spawned"),
         };
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        for spawn in &config.spawns {
-            let words = shell_words::split(&spawn.command)
-                .ok()
-                .filter(|words| !words.is_empty());
-            let words = words.ok_or_else(|| {
-                let message = format!("the command of [[spawn]] `{}` cannot be read", spawn.name);
-                Error::new(ErrorKind::Invalid, message).blame(Blame::Operator)
-            })?;
-            tasks.spawn(keep(parts.clone(), spawn.clone(), words, stop.clone()));
+        Self {
+            parts,
+            spawns: config.spawns.clone(),
+            stop: CancellationToken::new(),
+            tasks: Mutex::default(),
         }
-        Ok(Self {
-            stop,
-            tasks: tokio::sync::Mutex::new(tasks),
-        })
+    }
+
+    /// Starts them. A command that cannot be read refuses all.
+    pub fn begin(&self) -> Result<()> {
+        let commands: Vec<_> = self.spawns.iter().map(command).collect::<Result<_>>()?;
+        let mut tasks = self.tasks();
+        for (spawn, words) in self.spawns.iter().zip(commands) {
+            tasks.spawn(keep(self.parts.clone(), spawn.clone(), words, self.stop.clone()));
+        }
+        Ok(())
     }
 
     /// Tells all to stop, and waits until they have ended.
     pub async fn stop(&self) {
         self.stop.cancel();
-        let mut tasks = self.tasks.lock().await;
+        let mut tasks = std::mem::take(&mut *self.tasks());
         while tasks.join_next().await.is_some() {}
     }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The words of a command.
+fn command(spawn: &Spawn) -> Result<Vec<String>> {
+    let words = shell_words::split(&spawn.command)
+        .ok()
+        .filter(|words| !words.is_empty());
+    words.ok_or_else(|| {
+        let message = format!("the command of [[spawn]] `{}` cannot be read", spawn.name);
+        Error::new(ErrorKind::Invalid, message).blame(Blame::Operator)
+    })
 }
 
 /// Keeps one process running until the hub stops.

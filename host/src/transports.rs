@@ -27,6 +27,7 @@ pub mod direct_socket;
 pub mod door;
 pub mod gate;
 pub mod plugin_socket;
+pub mod socket;
 pub mod token;
 
 /// Connections at the same time.

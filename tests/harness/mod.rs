@@ -382,6 +382,17 @@ impl Open {
         }
     }
 
+    /// Makes a call, and gives its chunks as they came and then its result.
+    pub async fn streamed(&self, name: &str, message: Value) -> (Vec<Value>, Value) {
+        let (sink, mut reader) = Sink::channel();
+        let ended = self.carry(self.prepared(name, message).await, sink);
+        let mut chunks = Vec::new();
+        while let Some(chunk) = reader.recv().await {
+            chunks.push(chunk.to().unwrap());
+        }
+        (chunks, ended.await.unwrap().result.unwrap().to().unwrap())
+    }
+
     /// The error of a call that fails, as `<kind>: <text>`.
     pub async fn error(&self, name: &str, message: Value) -> String {
         match self.call(name, message).await.result {

@@ -21,21 +21,20 @@ pub struct Tool {
     install: &'static [&'static [&'static str]],
 }
 
+/// What installs a package of npm into the folder.
+macro_rules! npm {
+    ($package:literal) => {
+        &["npm", "install", "--no-audit", "--no-fund", "--prefix", ".", $package]
+    };
+}
+
 /// Makes components from JavaScript.
 pub const JCO: Tool = Tool {
     name: "@bytecodealliance/jco 1.35.0 (npm)",
     folder: "jco-1.35.0",
     program: "node_modules/.bin/jco",
     needs: "npm",
-    install: &[&[
-        "npm",
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        ".",
-        "@bytecodealliance/jco@1.35.0",
-    ]],
+    install: &[npm!("@bytecodealliance/jco@1.35.0")],
 };
 
 /// The published SDK of Codebolt's agents.
@@ -44,15 +43,7 @@ pub const CODEBOLT_SDK: Tool = Tool {
     folder: "codeboltjs-1.1.99",
     program: "node_modules/@codebolt/codeboltjs/index.js",
     needs: "npm",
-    install: &[&[
-        "npm",
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        ".",
-        "@codebolt/codeboltjs@1.1.99",
-    ]],
+    install: &[npm!("@codebolt/codeboltjs@1.1.99")],
 };
 
 /// Makes components from Python.

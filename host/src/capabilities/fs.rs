@@ -77,10 +77,7 @@ impl Handler for Fs {
             };
             match tokio::task::spawn_blocking(move || job.run()).await {
                 Ok(result) => result,
-                Err(_) => Err(CallError::new(
-                    ErrorKind::Internal,
-                    format!("{} broke; this is a defect", call.name),
-                )),
+                Err(_) => Err(super::broke(call)),
             }
         })
     }
@@ -113,15 +110,7 @@ impl Job {
             "applyDiff" => self.answer(patch::apply_diff),
             "readManyFiles" => self.answer(read::read_many_files),
             "listDirectory" => self.answer(list::list_directory),
-            _ => {
-                let known: Vec<&str> = ACTIONS.iter().map(|(action, _)| *action).collect();
-                let message = format!(
-                    "{} is not known; the actions of {KIND} are {}",
-                    self.call.name,
-                    known.join(", ")
-                );
-                Err(CallError::new(ErrorKind::NotFound, message))
-            }
+            _ => Err(super::unknown_action(&self.call, ACTIONS)),
         }
     }
 
@@ -129,7 +118,7 @@ impl Job {
         &self,
         action: fn(&Self, M) -> Result<R, CallError>,
     ) -> Result<Json, CallError> {
-        Json::of(&action(self, self.call.message.to()?)?)
+        super::typed(&self.call, |message| action(self, message))
     }
 
     fn stop(&self) -> Result<(), CallError> {

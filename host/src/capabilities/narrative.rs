@@ -134,10 +134,7 @@ impl Handler for Narrative {
             match done {
                 Ok(Err(error)) if error.kind == ErrorKind::Cancelled => Err(CallError::stopped(call)),
                 Ok(result) => result,
-                Err(_) => Err(CallError::new(
-                    ErrorKind::Internal,
-                    format!("{} broke; this is a defect", call.name),
-                )),
+                Err(_) => Err(super::broke(call)),
             }
         })
     }
@@ -176,15 +173,7 @@ impl Job {
             "exportUnifiedBundle" => self.answer(exchange::export),
             "importUnifiedBundle" => self.answer(exchange::import),
             "checkoutSnapshot" => self.answer(checkout::checkout),
-            _ => {
-                let known: Vec<&str> = ACTIONS.iter().map(|(action, _)| *action).collect();
-                let message = format!(
-                    "{} is not known; the actions of {KIND} are {}",
-                    self.call.name,
-                    known.join(", ")
-                );
-                Err(CallError::new(ErrorKind::NotFound, message))
-            }
+            _ => Err(super::unknown_action(&self.call, ACTIONS)),
         }
     }
 
@@ -192,7 +181,7 @@ impl Job {
         &self,
         action: fn(&Self, M) -> Result<R, CallError>,
     ) -> Result<Json, CallError> {
-        Json::of(&action(self, self.call.message.to()?)?)
+        super::typed(&self.call, |message| action(self, message))
     }
 
     fn stop(&self) -> Result<(), CallError> {

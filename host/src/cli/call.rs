@@ -35,11 +35,12 @@ impl Call {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let message: Value = serde_json::from_str(&self.message)
             .map_err(|error| Error::new(ErrorKind::Invalid, "the message is not JSON").because(error))?;
-        let client = Client::open(&context.project).await?;
         let body = json!({ "call": self.call, "message": message, "environment": self.environment });
-        let done = ask(&client, &body, context.json).await;
-        client.close().await;
-        done
+        Client::with(&context.project, async |client| {
+            client.begin()?;
+            ask(client, &body, context.json).await
+        })
+        .await
     }
 }
 

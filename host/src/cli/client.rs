@@ -57,6 +57,14 @@ impl Client {
         }
     }
 
+    /// Asks the hub of a project, and ends it afterwards when it was opened for that.
+    pub(super) async fn with<T>(project: &Path, ask: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
+        let client = Self::open(project).await?;
+        let done = ask(&client).await;
+        client.close().await;
+        done
+    }
+
     pub(super) fn here(hub: Arc<Hub>) -> Self {
         let who = Arc::new(Token::of_this_process("cli", Scope::Admin));
         Self::Here {
@@ -110,6 +118,14 @@ impl Client {
             },
         );
         Ok(Box::pin(lines))
+    }
+
+    /// Starts what works without being asked, in a hub that was opened here. One that is running has done so.
+    pub(super) fn begin(&self) -> Result<()> {
+        match self {
+            Self::Here { hub, .. } => hub.begin(),
+            Self::There { .. } => Ok(()),
+        }
     }
 
     /// Ends a hub that was opened here.

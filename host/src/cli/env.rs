@@ -56,10 +56,7 @@ fn label(text: &str) -> std::result::Result<(String, String), String> {
 
 impl Env {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
-        let client = Client::open(&context.project).await?;
-        let done = self.ask(&client, context.json).await;
-        client.close().await;
-        done
+        Client::with(&context.project, async |client| self.ask(client, context.json).await).await
     }
 
     async fn ask(self, client: &Client, json: bool) -> Result<ExitCode> {

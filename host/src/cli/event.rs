@@ -41,10 +41,7 @@ pub(super) enum Event {
 
 impl Event {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
-        let client = Client::open(&context.project).await?;
-        let done = self.ask(&client, context.json).await;
-        client.close().await;
-        done
+        Client::with(&context.project, async |client| self.ask(client, context.json).await).await
     }
 
     async fn ask(self, client: &Client, json: bool) -> Result<ExitCode> {

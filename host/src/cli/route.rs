@@ -41,10 +41,7 @@ impl Route {
         if matches!(self, Self::Check) {
             return check(context);
         }
-        let client = Client::open(&context.project).await?;
-        let done = self.ask(&client, context.json).await;
-        client.close().await;
-        done
+        Client::with(&context.project, async |client| self.ask(client, context.json).await).await
     }
 
     async fn ask(self, client: &Client, json: bool) -> Result<ExitCode> {

@@ -58,14 +58,14 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
-        let client = Client::open(&context.project).await?;
-        let done = if self.list {
-            list(&client, context).await
-        } else {
-            self.start(&client, context).await
-        };
-        client.close().await;
-        done
+        Client::with(&context.project, async |client| {
+            if self.list {
+                return list(client, context).await;
+            }
+            client.begin()?;
+            self.start(client, context).await
+        })
+        .await
     }
 
     async fn start(self, client: &Client, context: &Context) -> Result<ExitCode> {

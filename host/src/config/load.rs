@@ -88,27 +88,15 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
         };
         let mut problems = Vec::new();
         let mut names = HashSet::new();
-        for (position, connection) in config.connections.iter().enumerate() {
-            if !names.insert(connection.name.as_str()) {
-                let message = format!(
-                    "a [[connection]] above is named `{}` too; names are unique",
-                    connection.name
-                );
+        let connections = config.connections.iter().map(|connection| &connection.name).enumerate();
+        let spawns = config.spawns.iter().map(|spawn| &spawn.name).enumerate();
+        let connections = connections.map(|(position, name)| ("connection", position, name, "[[connection]]"));
+        let spawns = spawns.map(|(position, name)| ("spawn", position, name, "[[connection]] or [[spawn]]"));
+        for (section, position, name, sections) in connections.chain(spawns) {
+            if !names.insert(name.as_str()) {
                 problems.push(Problem {
-                    line: line("connection", position),
-                    message,
-                });
-            }
-        }
-        for (position, spawn) in config.spawns.iter().enumerate() {
-            if !names.insert(spawn.name.as_str()) {
-                let message = format!(
-                    "a [[connection]] or [[spawn]] above is named `{}` too; names are unique",
-                    spawn.name
-                );
-                problems.push(Problem {
-                    line: line("spawn", position),
-                    message,
+                    line: line(section, position),
+                    message: format!("a {sections} above is named `{name}` too; names are unique"),
                 });
             }
         }

@@ -386,8 +386,12 @@ mod tests {
     async fn an_agent_that_reads_chunks_is_not_put_away() {
         let journal = Arc::new(Journal::new(Uuid::now_v7(), BUDGET, life(), BTreeMap::new()));
         let stream = journal.stream();
-        let slow = async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let patience = journal.life.park_after;
+        let since = std::time::Instant::now();
+        let slow = async move {
+            while since.elapsed() <= 4 * patience {
+                tokio::task::yield_now().await;
+            }
             Ok(Json::null())
         };
         assert_eq!(journal.wait(Box::pin(slow)).await, Ok(Json::null()));

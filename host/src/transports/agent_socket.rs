@@ -22,8 +22,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Caller, Identity};
-use super::direct_socket::{Ending, Limits, Outgoing, close, writer};
 use super::gate::{self, Gate};
+use super::socket::{Ending, Limits, Outgoing, close, writer};
 use super::{arrivals, caller, dialect};
 use crate::call::{self, Dispatch, Principal, PrincipalKind, Rights};
 use crate::config::Config;
@@ -267,7 +267,7 @@ async fn serve(agents: &AgentSocket, identity: Identity, seat: Option<Sitting<'_
     };
     let ending: Ending = tokio::select! {
         ending = caller::read(caller, &mut stream, &pong) => ending,
-        ending = writer::write(&mut sink, queue, None, &pong, limits) => ending,
+        ending = writer::write(&mut sink, queue, futures::stream::pending(), &pong, limits) => ending,
         ending = follow_orders => ending,
     };
     if let Some(frame) = ending {

@@ -9,8 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket, close_code};
-use futures::StreamExt;
+use axum::extract::ws::WebSocket;
 use futures::stream::SplitStream;
 use serde::Deserialize;
 use serde_json::json;
@@ -19,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::dialect::{self, Asked, Malformed, Part};
-use super::direct_socket::{Ending, Outgoing, close, writer};
+use super::socket::{self, Ending, Outgoing, Strikes};
 use crate::call::{Call, CallError, Deadline, Dispatch, Json, Principal, Scope, Sink};
 use crate::run::journal::{Journal, Next};
 use crate::seats::Said;
@@ -35,9 +34,6 @@ const AT_ONCE: usize = 64;
 
 /// Kinds of answers that are kept in order apart from each other; what is beyond shares one order.
 const LANES: usize = 256;
-
-/// Bad frames (not one JSON object) after which a connection is closed.
-const STRIKES: u32 = 3;
 
 /// How often a connection that is not read counts as alive.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -203,7 +199,7 @@ impl Shared {
         }
         call.cancel = identity.cancel.child_token();
         call.frame = Some(asked.frame.clone());
-        call.route = dialect::passed(&asked.frame);
+        call.route = Arc::clone(&asked.route);
         let Some(journal) = &identity.journal else {
             return self.dispatch(asked, call).await;
         };
@@ -291,22 +287,11 @@ pub(super) fn refusal(malformed: &Malformed) -> Json {
 
 /// Reads frames until the connection ends.
 pub(super) async fn read(mut caller: Caller, stream: &mut SplitStream<WebSocket>, pong: &Notify) -> Ending {
-    let mut strikes = 0;
-    while let Some(message) = stream.next().await {
-        let text = match message {
-            Ok(Message::Text(text)) => text,
-            // Published clients take either, and so does the hub.
-            Ok(Message::Binary(bytes)) => match bytes.try_into() {
-                Ok(text) => text,
-                Err(_) => return close(close_code::INVALID, "a message must be UTF-8"),
-            },
-            Ok(Message::Ping(_)) => continue,
-            Ok(Message::Pong(_)) => {
-                pong.notify_one();
-                continue;
-            }
-            Ok(Message::Close(_)) => return None,
-            Err(error) => return writer::ending(error),
+    let mut strikes = Strikes::default();
+    loop {
+        let text = match socket::next(stream, pong).await {
+            Ok(text) => text,
+            Err(ending) => return ending,
         };
         match dialect::decode(&text) {
             // Nobody waits for it, and it asks for nothing.
@@ -315,14 +300,14 @@ pub(super) async fn read(mut caller: Caller, stream: &mut SplitStream<WebSocket>
             }
             Ok(asked) => caller.take(asked, text.len(), pong).await,
             Err(malformed) => {
-                strikes += u32::from(matches!(malformed, Malformed::NotAnObject));
-                if strikes >= STRIKES {
-                    return close(close_code::POLICY, "three frames were not one JSON object each");
+                if malformed == Malformed::NotAnObject
+                    && let Err(ending) = strikes.count()
+                {
+                    return ending;
                 }
                 let frame = refusal(&malformed);
                 drop(caller.shared.outgoing.send(Outgoing::answer(frame)).await);
             }
         }
     }
-    None
 }

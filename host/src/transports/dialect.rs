@@ -11,6 +11,8 @@
 //!
 //! Not here: sockets, the order of answers on a connection, who may connect, and what a call does.
 
+use std::sync::Arc;
+
 use crate::call::{CallError, CallName, Json};
 
 mod awaited;
@@ -25,7 +27,6 @@ mod start;
 pub use awaited::{Awaits, By, Resolves, awaited};
 pub use decode::{REQUEST_ID, decode};
 pub use encode::{canonical_reply, chunk, encode};
-pub use route::passed;
 pub use start::{Start, start_message, stop_message};
 
 /// One frame of an agent, understood.
@@ -39,6 +40,8 @@ pub struct Asked {
     pub request_id: Option<Json>,
     /// What the agent waits for; none when it waits for nothing.
     pub awaits: Option<Awaits>,
+    /// The hubs that the frame has passed, oldest first.
+    pub route: Arc<[Arc<str>]>,
     /// The whole frame as it came.
     pub frame: Json,
     /// The `type` as the agent spelled it.

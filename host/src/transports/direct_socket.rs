@@ -5,12 +5,11 @@
 //! frames look like (`frames`), and which replies count ([`crate::gateway`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
 use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
@@ -25,6 +24,7 @@ use super::arrivals;
 use super::caller::{self, Caller};
 use super::dialect::Part;
 use super::gate::{self, Gate};
+use super::socket::{self, Ending, Limits, Outgoing, Strikes, close, writer};
 use crate::call::{CallError, Json, Target};
 use crate::error::Result;
 use crate::gateway::{Attached, Gateway};
@@ -35,70 +35,14 @@ mod frames;
 mod members;
 #[cfg(test)]
 mod tests;
-pub(super) mod writer;
 
 pub use asks::{Starter, Within};
-pub(super) use carrier::Outgoing;
-use carrier::SocketCarrier;
+use carrier::{Notices, SocketCarrier};
 use frames::{ClientBody, ClientFrame, Malformed, Order, Outcome};
-pub use members::Member;
-pub use members::Members;
-
-/// Bad frames (not one JSON object) after which the connection is closed.
-const STRIKES: u32 = 3;
+pub use members::{Member, Members};
 
 /// What a process says when it has stopped as it was told.
 const STOPPED: &str = "pluginStopResponse";
-
-/// How long a connection is waited for, and how much it may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Size of one message from the connection. Default 16 MiB.
-    pub message: usize,
-    /// Requests and answers that wait to be written; more wait with their callers. Default 256.
-    pub outgoing: usize,
-    /// Notifications that wait to be written; more are dropped and counted. Default 1,024.
-    pub notifications: usize,
-    /// Bytes of notifications that wait to be written. Default 32 MiB.
-    pub notification_bytes: usize,
-    /// Time in which the connection must take one frame. Default 10 s.
-    pub stall: Duration,
-    /// Time between pings. Default 20 s.
-    pub ping: Duration,
-    /// Time from a ping to its pong. Default 10 s.
-    pub pong: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message: 16 << 20,
-            outgoing: 256,
-            notifications: 1024,
-            notification_bytes: 32 << 20,
-            stall: Duration::from_secs(10),
-            ping: Duration::from_secs(20),
-            pong: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Limits {
-    /// Size of one message to the connection: an original message and its result, and what is around them.
-    fn frame(&self) -> usize {
-        self.message.saturating_mul(2).saturating_add(64 << 10)
-    }
-
-    /// A socket that takes and holds no more than this.
-    pub(super) fn bound(&self, socket: WebSocketUpgrade) -> WebSocketUpgrade {
-        socket
-            .read_buffer_size(16 << 10)
-            .max_message_size(self.message)
-            .max_frame_size(self.message)
-            .write_buffer_size(128 << 10)
-            .max_write_buffer_size(self.frame().saturating_add(256 << 10))
-    }
-}
 
 /// The socket of one project.
 pub struct DirectSocket {
@@ -187,16 +131,6 @@ async fn upgrade(
     })
 }
 
-/// How a connection ended from this side: with a close frame, unless it is gone already.
-pub(super) type Ending = Option<CloseFrame>;
-
-pub(super) fn close(code: u16, reason: &'static str) -> Ending {
-    Some(CloseFrame {
-        code,
-        reason: reason.into(),
-    })
-}
-
 /// How a process that the hub has started is told about its start and its end.
 pub struct Greeting {
     /// Its first frame.
@@ -244,10 +178,11 @@ pub(super) async fn serve(direct: &DirectSocket, member: &Member, greeting: Opti
             };
             tracing::info!(connection = %session.id, "connected");
             let pong = Notify::new();
+            let notices = Notices::new(backlog, limits).into_stream();
             let ending = tokio::select! {
                 ending = session.read(&mut stream, &pong) => ending,
                 () = session.greet(greet) => None,
-                ending = writer::write(&mut sink, outgoing, Some(backlog), &pong, limits) => ending,
+                ending = writer::write(&mut sink, outgoing, notices, &pong, limits) => ending,
                 why = member.over() => {
                     tracing::info!(connection = %session.id, %why, "the token of a connection no longer holds");
                     close(close_code::POLICY, "the token of this connection no longer holds")
@@ -293,45 +228,29 @@ impl Session<'_> {
             None,
             asks::answer,
         );
-        let mut strikes = 0;
-        while let Some(message) = stream.next().await {
-            let frame = match message {
-                Ok(Message::Text(text)) => match frames::decode(&text) {
-                    Ok(ClientFrame {
-                        body: ClientBody::Other(kind),
-                        request_id,
-                    }) => {
-                        if self
-                            .asked(&mut caller, &kind, request_id.as_ref(), &text, pong)
-                            .await
-                            .is_err()
-                        {
-                            return None;
-                        }
-                        continue;
-                    }
-                    frame => frame,
-                },
-                Ok(Message::Binary(_)) => Err(Malformed::NotAnObject),
-                Ok(Message::Ping(_)) => continue,
-                Ok(Message::Pong(_)) => {
-                    pong.notify_one();
-                    continue;
-                }
-                Ok(Message::Close(_)) => return None,
-                Err(error) => return writer::ending(error),
+        let mut strikes = Strikes::default();
+        loop {
+            let text = match socket::next(stream, pong).await {
+                Ok(text) => text,
+                Err(ending) => return ending,
             };
-            if frame == Err(Malformed::NotAnObject) {
-                strikes += 1;
-                if strikes >= STRIKES {
-                    return close(close_code::POLICY, "three frames were not one JSON object each");
-                }
+            let frame = frames::decode(&text);
+            if frame == Err(Malformed::NotAnObject)
+                && let Err(ending) = strikes.count()
+            {
+                return ending;
             }
-            if self.answer(frame).await.is_err() {
+            let followed = match frame {
+                Ok(ClientFrame {
+                    body: ClientBody::Other(kind),
+                    request_id,
+                }) => self.asked(&mut caller, &kind, request_id.as_ref(), &text, pong).await,
+                frame => self.answer(frame).await,
+            };
+            if followed.is_err() {
                 return None;
             }
         }
-        None
     }
 
     /// Follows one frame. An error means that nothing can be sent any more.
@@ -443,6 +362,3 @@ impl Session<'_> {
         self.carrier.send(Outgoing::answer(frame)).await
     }
 }
-
-/// The queue of requests and answers, as the writer sees it.
-pub(super) type OutgoingQueue = mpsc::Receiver<Outgoing>;

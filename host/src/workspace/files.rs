@@ -307,8 +307,25 @@ impl<'a> Unfinished<'a> {
     }
 }
 
+/// Renames onto a place a file that is given the mode of the file there, or, with no word on `executable`, a link.
+pub(crate) fn put(folder: &Dir, name: &str, place: &Place, executable: Option<bool>) -> io::Result<()> {
+    if let Some(executable) = executable {
+        let file = folder.open(name)?;
+        let own = file.metadata()?.permissions().mode();
+        let there = place.metadata().filter(|metadata| metadata.is_file());
+        let mode = there.map_or(own, |metadata| metadata.permissions().mode()) & 0o777;
+        let mode = if executable {
+            mode | ((mode & 0o444) >> 2)
+        } else {
+            mode & !0o111
+        };
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
+    rename_to(folder, name, place)
+}
+
 /// Renames onto a place, making the folders that are missing.
-pub(crate) fn rename_to(folder: &Dir, name: &str, place: &Place) -> io::Result<()> {
+fn rename_to(folder: &Dir, name: &str, place: &Place) -> io::Result<()> {
     let Some((last, above)) = place.rest.split_last() else {
         return Err(io::ErrorKind::IsADirectory.into());
     };

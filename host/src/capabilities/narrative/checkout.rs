@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::Bound;
 
-use cap_std::fs::{Dir, Metadata, OpenOptions, Permissions, PermissionsExt};
+use cap_std::fs::{Dir, Metadata, OpenOptions};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use super::{Job, SHOWN, Skipped};
 use crate::call::CallError;
 use crate::error::ErrorKind;
 use crate::workspace::bundle::remove_empty_parents;
-use crate::workspace::files::{CHUNK, rename_to};
+use crate::workspace::files::{CHUNK, put};
 use crate::workspace::{Last, Place, UNFINISHED, Workspace, failed, open_folder};
 
 #[derive(Deserialize)]
@@ -185,19 +185,11 @@ impl<'a> Staging<'a> {
             remove_empty_folders(workspace, path, folders)?;
             place = exact(workspace, path)?;
         }
-        let name = number.to_string();
-        if node.sort != Sort::Link {
-            let file = self.folder.open(&name).map_err(failed)?;
-            let own = file.metadata().map_err(failed)?.permissions().mode();
-            let there = place.metadata().filter(|metadata| metadata.is_file());
-            let mode = there.map_or(own, |metadata| metadata.permissions().mode()) & 0o777;
-            let mode = match node.sort {
-                Sort::Executable => mode | ((mode & 0o444) >> 2),
-                _ => mode & !0o111,
-            };
-            file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
-        }
-        rename_to(&self.folder, &name, &place).map_err(failed)
+        let executable = match node.sort {
+            Sort::Link => None,
+            sort => Some(sort == Sort::Executable),
+        };
+        put(&self.folder, &number.to_string(), &place, executable).map_err(failed)
     }
 }
 

@@ -5,7 +5,7 @@
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, words};
-use super::{Asked, Malformed, Part, awaited, canonical};
+use super::{Asked, Malformed, Part, awaited, canonical, route};
 use crate::call::{CallName, Json};
 use crate::route::wire_kind;
 
@@ -85,6 +85,7 @@ pub fn decode(text: &str) -> Result<Asked, Malformed> {
         name,
         request_id,
         awaits,
+        route: route::passed(&fields),
         frame,
         kind: kind.into(),
         action: action.map(Into::into),

@@ -3,34 +3,15 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use futures::stream::{Stream, unfold};
 use tokio::sync::mpsc;
 
-use super::super::dialect;
-use super::{Limits, OutgoingQueue, frames};
+use super::frames;
 use crate::call::{Call, CallError, Json, Sink, Target};
 use crate::error::{Blame, ErrorKind};
-use crate::gateway::{Backlog, Carrier, Delivery, Notification, Outbox, RequestTicket, Room, backlog};
-
-/// A frame that waits to be written.
-pub(in crate::transports) struct Outgoing {
-    frame: Json,
-    /// Of a request: whether it may still leave.
-    delivery: Option<Delivery>,
-}
-
-impl Outgoing {
-    /// An answer to a frame of the connection.
-    pub(in crate::transports) fn answer(frame: Json) -> Self {
-        Self { frame, delivery: None }
-    }
-
-    /// The frame, unless its request was given up meanwhile; from here on it counts as sent.
-    pub(super) fn start(self) -> Option<Json> {
-        self.delivery
-            .is_none_or(|delivery| delivery.start())
-            .then_some(self.frame)
-    }
-}
+use crate::gateway::{Backlog, Carrier, Notification, Outbox, RequestTicket, Room, backlog};
+use crate::transports::dialect;
+use crate::transports::socket::{Limits, Outgoing, OutgoingQueue};
 
 /// The gateway's end of a connection.
 pub(super) struct SocketCarrier {
@@ -126,11 +107,7 @@ impl Carrier for SocketCarrier {
                 );
                 return Err(CallError::new(ErrorKind::Limit, message).blame(Blame::Caller));
             }
-            self.send(Outgoing {
-                frame,
-                delivery: Some(ticket.delivery()),
-            })
-            .await?;
+            self.send(Outgoing::request(frame, ticket.delivery())).await?;
             let result = ticket.reply().await?;
             Ok(dialect::canonical_reply(&call.name, result))
         })
@@ -141,33 +118,40 @@ impl Carrier for SocketCarrier {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Notifications on their way to the writer: each says how many were lost before it.
+pub(super) struct Notices {
+    backlog: Backlog,
+    limits: Limits,
+    /// Lost, and not told yet.
+    unsaid: u64,
+}
 
-    #[test]
-    fn a_request_that_was_given_up_is_not_written() {
-        let frame = || Json::null();
-        assert!(Outgoing::answer(frame()).start().is_some());
-        let delivery = Delivery::default();
-        assert!(
-            Outgoing {
-                frame: frame(),
-                delivery: Some(delivery.clone())
+impl Notices {
+    pub(super) fn new(backlog: Backlog, limits: Limits) -> Self {
+        Self {
+            backlog,
+            limits,
+            unsaid: 0,
+        }
+    }
+
+    /// Each one as a frame.
+    pub(super) fn into_stream(self) -> impl Stream<Item = Json> {
+        unfold(self, async |mut notices| Some((notices.next().await?, notices)))
+    }
+
+    /// The next one as a frame. One that cannot be written is lost, too.
+    async fn next(&mut self) -> Option<Json> {
+        loop {
+            let (notification, dropped) = self.backlog.next().await?;
+            self.unsaid = self.unsaid.saturating_add(dropped);
+            match frames::notification(&notification, self.unsaid) {
+                Ok(frame) if frame.as_str().len() <= self.limits.frame() => {
+                    self.unsaid = 0;
+                    return Some(frame);
+                }
+                _ => self.unsaid = self.unsaid.saturating_add(1),
             }
-            .start()
-            .is_some()
-        );
-        assert!(!delivery.withdraw());
-        let delivery = Delivery::default();
-        delivery.withdraw();
-        assert!(
-            Outgoing {
-                frame: frame(),
-                delivery: Some(delivery)
-            }
-            .start()
-            .is_none()
-        );
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Real sockets: a server on a free port, and processes played by a WebSocket client.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures::SinkExt;
 use futures::future::BoxFuture;

@@ -3,7 +3,7 @@
 //! Everything is checked before anything is changed. A file that the project changed too is a conflict and stays as it
 //! is; there is no merge inside a file. What [`Workspace::protected`] names is never brought back.
 
-use cap_std::fs::{Dir, Metadata, OpenOptions, Permissions, PermissionsExt};
+use cap_std::fs::{Dir, Metadata, OpenOptions};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use super::diff::{content, link_target};
 use super::{Base, FileState, Mode, TEXT_BYTES, digest, state, stays_inside};
 use crate::call::CallError;
 use crate::error::{Blame, ErrorKind, Result};
-use crate::workspace::files::{open_regular, rename_to};
+use crate::workspace::files::{open_regular, put};
 use crate::workspace::{Last, UNFINISHED, Workspace, failed, open_folder};
 
 /// What a merge did.
@@ -205,19 +205,11 @@ impl<'a> Staging<'a> {
             return Ok(());
         };
         let place = into.locate_to_write(path, Last::Itself)?;
-        let name = number.to_string();
-        if state.mode != Mode::Link {
-            let file = self.folder.open(&name).map_err(failed)?;
-            let own = file.metadata().map_err(failed)?.permissions().mode();
-            let there = place.metadata().filter(|metadata| metadata.is_file());
-            let mode = there.map_or(own, |metadata| metadata.permissions().mode()) & 0o777;
-            let mode = match state.mode {
-                Mode::Executable => mode | ((mode & 0o444) >> 2),
-                _ => mode & !0o111,
-            };
-            file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
-        }
-        rename_to(&self.folder, &name, &place).map_err(failed)
+        let executable = match state.mode {
+            Mode::Link => None,
+            mode => Some(mode == Mode::Executable),
+        };
+        put(&self.folder, &number.to_string(), &place, executable).map_err(failed)
     }
 }
 

@@ -1,22 +1,20 @@
-//! The writing side of a connection: requests and answers first, then notifications, and pings in between.
+//! The writing side of a connection: requests and answers first, then what nobody waits for, and pings in between.
 //!
 //! A peer that does not take a frame in time, or does not answer a ping, ends here.
 
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket, close_code};
 use futures::SinkExt;
 use futures::stream::SplitSink;
+use futures::stream::{Stream, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
 
-use super::carrier::Outgoing;
-use super::{Ending, Limits, OutgoingQueue, close, frames};
+use super::{Ending, Limits, Outgoing, OutgoingQueue, close};
 use crate::call::Json;
-use crate::gateway::{Backlog, Notification};
 
 /// How many frames are handed over before they are flushed.
 const BATCH: usize = 32;
@@ -28,11 +26,11 @@ enum Next {
     One(Message),
 }
 
-/// Writes until the connection ends.
+/// Writes until the connection ends: what is queued, and in between what `more` has.
 pub(in crate::transports) async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
     mut outgoing: OutgoingQueue,
-    mut backlog: Option<Backlog>,
+    more: impl Stream<Item = Json>,
     pong: &Notify,
     limits: Limits,
 ) -> Ending {
@@ -40,7 +38,7 @@ pub(in crate::transports) async fn write(
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pong_due = None;
     let mut batch = Vec::with_capacity(BATCH);
-    let mut unsaid = 0u64;
+    let mut more = pin!(more.fuse());
     loop {
         let next = tokio::select! {
             biased;
@@ -57,19 +55,7 @@ pub(in crate::transports) async fn write(
                 0 => return None,
                 _ => Next::Batch,
             },
-            Some((notification, dropped)) = next(&mut backlog) => {
-                unsaid = unsaid.saturating_add(dropped);
-                match frames::notification(&notification, unsaid) {
-                    Ok(frame) if frame.as_str().len() <= limits.frame() => {
-                        unsaid = 0;
-                        Next::One(text(&frame))
-                    }
-                    _ => {
-                        unsaid = unsaid.saturating_add(1);
-                        continue;
-                    }
-                }
-            }
+            Some(frame) = more.next() => Next::One(text(&frame)),
         };
         let written = match next {
             Next::One(message) => timely(limits.stall, sink.send(message)).await,
@@ -77,14 +63,6 @@ pub(in crate::transports) async fn write(
         };
         // Broken, or not taken in time: there is nobody to say good-bye to.
         written?;
-    }
-}
-
-/// The next notification, where there are any.
-async fn next(backlog: &mut Option<Backlog>) -> Option<(Arc<Notification>, u64)> {
-    match backlog {
-        Some(backlog) => backlog.next().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -113,18 +91,4 @@ async fn at(moment: Option<Instant>) {
 
 fn text(frame: &Json) -> Message {
     Message::Text(Utf8Bytes::from(frame.as_str()))
-}
-
-/// The close frame that a reading error deserves.
-pub(in crate::transports) fn ending(error: axum::Error) -> Ending {
-    let code = match error.into_inner().downcast_ref::<tungstenite::Error>() {
-        Some(tungstenite::Error::Capacity(_)) => (close_code::SIZE, "the message is larger than this socket takes"),
-        Some(tungstenite::Error::Utf8(_)) => (close_code::INVALID, "a text message must be UTF-8"),
-        Some(tungstenite::Error::Protocol(_)) => (close_code::PROTOCOL, "the frame breaks the WebSocket protocol"),
-        _ => return None,
-    };
-    Some(CloseFrame {
-        code: code.0,
-        reason: code.1.into(),
-    })
 }
