@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// What a call allocates is freed on another thread, often the log's: the system's allocator locks for that.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     // The one provider of cryptography; a second choice anywhere else would be a panic at the first connection.
     drop(rustls::crypto::ring::default_provider().install_default());

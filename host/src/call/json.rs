@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::CallError;
 use crate::error::ErrorKind;
@@ -13,35 +13,36 @@ use crate::error::ErrorKind;
 /// The deepest nesting of a message that is accepted, in levels.
 pub const JSON_DEPTH: usize = 64;
 
-/// A JSON value as its text: checked once where it enters, shared without copies, parsed by who needs it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Json(Arc<str>);
+/// A JSON value as its text: checked once where it enters, shared and written without a look at it, parsed by who needs it.
+#[derive(Clone)]
+pub struct Json(Arc<RawValue>);
 
 impl Json {
     /// `null`.
     pub fn null() -> Self {
-        Self(Arc::from("null"))
+        Self(RawValue::NULL.to_owned().into())
     }
 
     /// Takes a text that must be exactly one JSON value, at most [`JSON_DEPTH`] levels deep.
-    pub fn parse(text: impl Into<Arc<str>>) -> Result<Self, CallError> {
-        let text = text.into();
-        if too_deep(&text) {
-            return Err(CallError::new(
-                ErrorKind::Invalid,
-                format!("the JSON is nested more than {JSON_DEPTH} levels deep"),
-            ));
+    pub fn parse(text: impl AsRef<str>) -> Result<Self, CallError> {
+        let text = text.as_ref();
+        shallow(text)?;
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(raw) => Ok(Self(raw.to_owned().into())),
+            Err(error) => Err(CallError::new(ErrorKind::Invalid, format!("not valid JSON: {error}"))),
         }
-        if let Err(error) = serde_json::from_str::<&RawValue>(&text) {
-            return Err(CallError::new(ErrorKind::Invalid, format!("not valid JSON: {error}")));
-        }
-        Ok(Self(text))
+    }
+
+    /// Takes a part of a text that was read already; at most [`JSON_DEPTH`] levels deep.
+    pub fn of_part(raw: &RawValue) -> Result<Self, CallError> {
+        shallow(raw.get())?;
+        Ok(Self(raw.to_owned().into()))
     }
 
     /// The JSON of a value of our own.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, CallError> {
-        match serde_json::to_string(value) {
-            Ok(text) => Ok(Self(text.into())),
+        match to_raw_value(value) {
+            Ok(raw) => Ok(Self(raw.into())),
             Err(error) => Err(CallError::new(
                 ErrorKind::Internal,
                 format!("cannot write JSON: {error}"),
@@ -51,19 +52,27 @@ impl Json {
 
     /// Reads it as a typed message; the error names the field.
     pub fn to<T: DeserializeOwned>(&self) -> Result<T, CallError> {
-        serde_json::from_str(&self.0)
+        serde_json::from_str(self.as_str())
             .map_err(|error| CallError::new(ErrorKind::Invalid, format!("the message does not fit: {error}")))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.get()
     }
 
-    /// The text, shared.
-    pub fn into_text(self) -> Arc<str> {
-        self.0
+    /// Refuses what is nested deeper than [`JSON_DEPTH`] levels; for what was made here and will be read again.
+    pub fn check_depth(&self) -> Result<(), CallError> {
+        shallow(self.as_str())
     }
+}
+
+fn shallow(text: &str) -> Result<(), CallError> {
+    if too_deep(text) {
+        let message = format!("the JSON is nested more than {JSON_DEPTH} levels deep");
+        return Err(CallError::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
 }
 
 fn too_deep(text: &str) -> bool {
@@ -86,29 +95,37 @@ fn too_deep(text: &str) -> bool {
     false
 }
 
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Json {}
+
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl From<serde_json::Value> for Json {
     fn from(value: serde_json::Value) -> Self {
-        Self(value.to_string().into())
+        // A tree of values can always be written.
+        Self::of(&value).unwrap_or_else(|_| Self::null())
     }
 }
 
 impl Serialize for Json {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(serializer)
+        self.0.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Self::parse(raw.get()).map_err(serde::de::Error::custom)
+        Self::of_part(&raw).map_err(serde::de::Error::custom)
     }
 }
 

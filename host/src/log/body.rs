@@ -32,8 +32,9 @@ pub(super) struct Reference {
 impl Reference {
     /// The reference that a payload is; none for a payload that stands for itself.
     pub(super) fn read(json: &Json) -> Option<Self> {
-        // A derived struct would also read from an array.
-        if !json.as_str().trim_start().starts_with('{') {
+        let text = json.as_str();
+        // A derived struct would also read from an array. Without its field, not even escaped, it is none.
+        if !text.starts_with('{') || !(text.contains("$blob") || text.contains('\\')) {
             return None;
         }
         json.to().ok()
@@ -45,8 +46,8 @@ pub(super) fn encode(body: &Body) -> Result<Encoded> {
     // A row puts its payloads one level deeper than they came; what is then too deep stands outside, whatever its size.
     for inline in [BLOB_FROM, 0] {
         let mut detached = Vec::new();
-        let text = write(body, inline, &mut detached).map_err(unwritable)?;
-        if let Ok(json) = Json::parse(text) {
+        let json = write(body, inline, &mut detached).map_err(unwritable)?;
+        if json.check_depth().is_ok() {
             return Ok(Encoded { json, detached });
         }
     }
@@ -74,9 +75,9 @@ fn unwritable(error: CallError) -> Error {
     .blame(error.blame)
 }
 
-fn write(body: &Body, inline: usize, detached: &mut Vec<(String, Json)>) -> Result<String, CallError> {
+fn write(body: &Body, inline: usize, detached: &mut Vec<(String, Json)>) -> Result<Json, CallError> {
     let row = match body {
-        Body::Json(json) => return Ok(payload(json, inline, detached)?.as_str().to_owned()),
+        Body::Json(json) => return payload(json, inline, detached),
         Body::CallStarted(started) => {
             let message = payload(&started.message, inline, detached)?;
             Row {
@@ -105,7 +106,7 @@ fn write(body: &Body, inline: usize, detached: &mut Vec<(String, Json)>) -> Resu
             }
         }
     };
-    serde_json::to_string(&row).map_err(|error| CallError::new(ErrorKind::Internal, error.to_string()))
+    Json::of(&row)
 }
 
 fn payload(json: &Json, inline: usize, detached: &mut Vec<(String, Json)>) -> Result<Json, CallError> {

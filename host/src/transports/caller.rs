@@ -149,6 +149,8 @@ impl Caller {
         tokio::pin!(room);
         loop {
             tokio::select! {
+                // The timer is set only when there is no room.
+                biased;
                 room = &mut room => return room.ok(),
                 () = tokio::time::sleep(ALIVE) => pong.notify_one(),
             }

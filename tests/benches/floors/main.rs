@@ -35,6 +35,10 @@ use raw::Embedder;
 use report::{Figure, Report, Target};
 use waypost::config::Limits;
 
+/// As in the binary, for both sides.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a bench may fail with: it is told and ends the bench.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 

@@ -105,7 +105,7 @@ fn request_id(raw: &RawValue) -> Result<Json, Malformed> {
     let text = raw.get();
     match text.as_bytes().first() {
         Some(b'"' | b'-' | b'0'..=b'9') if text.len() <= REQUEST_ID => {
-            Json::parse(text).map_err(|error| field(error.message, None))
+            Json::of_part(raw).map_err(|error| field(error.message, None))
         }
         _ => Err(field(
             format!("`requestId` must be a string or a number of at most {REQUEST_ID} bytes"),

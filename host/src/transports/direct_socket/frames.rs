@@ -123,7 +123,7 @@ fn request_id(raw: &RawValue) -> Result<Option<Json>, Malformed> {
     let text = raw.get();
     match text.as_bytes().first() {
         Some(b'n') => Ok(None),
-        Some(b'"' | b'-' | b'0'..=b'9') if text.len() <= REQUEST_ID => Json::parse(text)
+        Some(b'"' | b'-' | b'0'..=b'9') if text.len() <= REQUEST_ID => Json::of_part(raw)
             .map(Some)
             .map_err(|error| Malformed::Field(error.message)),
         _ => Err(Malformed::Field(format!(
@@ -137,9 +137,10 @@ fn outcome(envelope: &Envelope) -> Result<Json, CallError> {
     if envelope.success == Some(false) {
         return Err(failed(&failure_text(envelope)));
     }
-    let raw = envelope.result.map_or("null", RawValue::get);
-    let result = Json::parse(raw).map_err(|error| failed(&format!("its result cannot be read: {}", error.message)))?;
-    if raw.starts_with('{') {
+    let raw = envelope.result.unwrap_or(RawValue::NULL);
+    let result =
+        Json::of_part(raw).map_err(|error| failed(&format!("its result cannot be read: {}", error.message)))?;
+    if raw.get().starts_with('{') {
         Ok(result)
     } else {
         Json::of(&Wrapped { result })

@@ -59,10 +59,23 @@ pub(in crate::transports) async fn write(
         };
         let written = match next {
             Next::One(message) => timely(limits.stall, sink.send(message)).await,
-            Next::Batch => write_batch(sink, &mut batch, limits.stall).await,
+            Next::Batch => {
+                gather(&mut outgoing, &mut batch).await;
+                write_batch(sink, &mut batch, limits.stall).await
+            }
         };
         // Broken, or not taken in time: there is nobody to say good-bye to.
         written?;
+    }
+}
+
+/// Adds to the batch what those who are about to write will have written: one flush then serves them all.
+async fn gather(outgoing: &mut OutgoingQueue, batch: &mut Vec<Outgoing>) {
+    tokio::task::yield_now().await;
+    while batch.len() < BATCH
+        && let Ok(frame) = outgoing.try_recv()
+    {
+        batch.push(frame);
     }
 }
 
