@@ -362,7 +362,13 @@ async fn what_was_never_sent_did_nothing() {
 #[tokio::test]
 async fn requests_in_flight_have_a_limit() {
     let hub = Hub::new();
-    let gateway = Arc::new(Gateway::with_limits(hub.log.clone(), Limits { pending: 1 }));
+    let gateway = Arc::new(Gateway::with_limits(
+        hub.log.clone(),
+        Limits {
+            pending: 1,
+            ..Limits::default()
+        },
+    ));
     let hub = Hub { gateway, ..hub };
     let (a, mut requests) = hub.attach("a");
     hub.claim(&a, &["*"]).await.unwrap();
@@ -595,4 +601,5 @@ async fn no_claim_holds_before_it_is_in_the_log() {
 }
 
 mod model;
+mod offers;
 mod records;
