@@ -1,9 +1,9 @@
 //! The gateway: claims, subscriptions, models on offer and requests in flight.
 //!
-//! It knows who answers for a project's calls, who serves which model and who wants to hear of calls, and it lets a reply count only once, from
-//! the one that was asked, under the lease it was asked under. It reaches the other side through a [`Carrier`], so a
-//! connected process and a plugin are the same thing here. Not here: routes (whether a call is proxied at all), effect
-//! classes (whether it may be repeated), sockets and their frames.
+//! It knows who answers for a project's calls, who serves which model and who wants to hear of calls, and it lets a reply
+//! count only once, from the one that was asked, under the lease it was asked under. It reaches the other side through a
+//! [`Carrier`], so a connected process and a plugin are the same thing here. Not here: routes (whether a call is proxied at
+//! all), effect classes (whether it may be repeated), sockets and their frames.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::bounded::bounded;
 use super::pending::{Pending, RequestTicket};
 use super::{Attached, Attachment, Gateway, Limits, Under, carry, upstream};
-use crate::call::{Call, CallError, Json, Model, Models, PASSED, Piece, Target};
+use crate::call::{Call, CallError, Json, Model, Models, Piece, PrincipalKind, Target};
 use crate::error::{ErrorKind, Result};
 
 /// What stands for the models of an offer that names none.
@@ -303,8 +303,15 @@ impl Model for Served {
     fn ask<'a>(&'a self, call: &'a Call, options: Json, streams: bool) -> BoxStream<'a, Result<Piece, CallError>> {
         let (entrance, chunks) = bounded(self.limits.chunks, self.limits.chunk_bytes);
         let work: BoxFuture<'a, Result<Json, CallError>> = Box::pin(async move {
-            if call.path.holds(self.by()) {
-                return Err(CallError::new(ErrorKind::Unavailable, PASSED));
+            // Else a wrapper of a model could be asked by itself without end.
+            let caller = Target::Connection(Arc::clone(&call.principal.id));
+            if call.principal.kind == PrincipalKind::Connection && caller == *self.by() {
+                let message = format!(
+                    "{} serves `{}` itself, and its own call does not reach it; name another model",
+                    self.by(),
+                    self.id.escape_debug()
+                );
+                return Err(CallError::new(ErrorKind::Unavailable, message));
             }
             let request = ModelRequest {
                 provider: self.entry.offer.id.clone(),

@@ -384,9 +384,9 @@ impl Session<'_> {
         let inference = CallName::new("inference", None);
         if !self.member.claim.iter().any(|pattern| covers(pattern, &inference)) {
             let message = format!(
-                "connection:{name} may not serve models; add \"inference\" to its claim in waypost.toml:\n  [[connection]]\n  \
-                 name = \"{name}\"\n  claim = [\"inference\"]",
-                name = self.member.name
+                "connection:{} may not serve models: add `inference` to `claim` of its [[connection]] or [[spawn]] in \
+                 waypost.toml",
+                self.member.name
             );
             return Err(CallError::new(ErrorKind::Denied, message));
         }

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 
 use super::*;
-use crate::call::{Models, Piece};
+use crate::call::{Models, Piece, Principal, PrincipalKind};
 
 impl ModelCarrier for Peer {
     fn ask<'a>(
@@ -218,11 +218,15 @@ async fn a_request_ends_with_its_offer_and_with_its_caller() {
 
     let model = gateway.find(PROJECT, "home/x").unwrap().unwrap();
     let mut own = call("inference");
-    own.path = own.path.through(Target::Connection("a".into()));
+    own.principal = Arc::new(Principal {
+        kind: PrincipalKind::Connection,
+        id: "a".into(),
+        ..Principal::clone(&own.principal)
+    });
     let pieces: Vec<_> = model.ask(&own, json("{}"), true).collect().await;
     assert_eq!(
         kinds(&pieces),
-        ["unavailable: skipped: the call already passed through it"]
+        ["unavailable: connection:a serves `x` itself, and its own call does not reach it; name another model"]
     );
     assert_eq!(gateway.stats().pending, 0);
 }

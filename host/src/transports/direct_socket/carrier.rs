@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use super::{frames, offers};
 use crate::call::{Call, CallError, Json, Sink, Target};
 use crate::error::{Blame, ErrorKind};
-use crate::gateway::{Backlog, Carrier, ModelCarrier, ModelRequest, Notification, Outbox, RequestTicket, Room, backlog};
+use crate::gateway::{
+    Backlog, Carrier, ModelCarrier, ModelRequest, Notification, Outbox, RequestTicket, Room, backlog,
+};
 use crate::transports::dialect;
 use crate::transports::socket::{Limits, Outgoing, OutgoingQueue};
 
