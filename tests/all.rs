@@ -64,6 +64,7 @@ fn trials() -> Vec<Trial> {
         parking::trials(),
         plugins::trials(),
         providers::trials(),
+        providers::failures::trials(),
         reentry::trials(),
         resume::trials(),
         rules_file::trials(),

@@ -1,28 +1,29 @@
 //! Models that a connected process serves: `llmProvider.*` on `/plugins`, over real sockets. The process is the trial.
 
 use serde_json::{Value, json};
-use waypost::call::{Json, Reply, Sink};
+use waypost::call::{Json, Reply};
 use waypost::gateway::Rejected;
 use waypost::run::{NewRun, State};
 
 use crate::harness::endpoint::{Endpoint, Turn};
-use crate::harness::models::Stage;
-use crate::harness::process::http;
+use crate::harness::models::{Process, Stage};
+use crate::harness::process::{Serving, http, run, shown};
+use crate::harness::socket::Socket;
 use crate::harness::{Plugin, Project};
+use crate::spawned;
+
+pub mod failures;
 
 crate::listed![
     what_is_served_looks_as_if_it_came_from_an_endpoint,
     a_caller_who_reads_no_chunks_is_answered_in_one_piece,
     a_run_uses_a_served_model_and_its_tokens_are_counted,
+    a_program_that_is_an_agent_reaches_it_and_so_does_the_command_line,
+    one_that_the_hub_has_started_serves_models_too,
+    another_list_of_models_replaces_the_first,
     the_configured_model_may_be_a_served_one,
     the_rules_decide_first,
     two_that_serve_the_same_model_have_to_be_told_apart,
-    what_is_late_doubled_or_forged_counts_for_nothing,
-    one_that_goes_away_before_it_said_anything_is_passed_over,
-    one_that_goes_away_in_the_middle_leaves_the_call_indeterminate,
-    what_is_unregistered_is_served_no_more,
-    a_call_ends_with_its_caller_and_with_its_time,
-    a_reply_that_is_none_is_one_clear_error,
     only_who_may_claim_inference_may_register,
     a_name_that_another_holds_is_refused_until_it_goes_away,
     hostile_manifests_are_refused_and_the_connection_lives,
@@ -192,6 +193,127 @@ async fn a_run_uses_a_served_model_and_its_tokens_are_counted() {
     );
 }
 
+async fn a_program_that_is_an_agent_reaches_it_and_so_does_the_command_line() {
+    let toml = "[sockets]\nallow-unbound-agents = true\n[inference]\nmodel = \"home/small\"";
+    let project = Stage::project(Project::new(), toml).written();
+    let hub = Serving::start(project.root(), &[]).await;
+    let address = hub.url.strip_prefix("http://").unwrap();
+    let mut process = Process::connect(address, "one").await;
+    process.serve("home", &["small"]).await;
+    // SDK 1.1.99 names a role and no model, and reads `completion`.
+    let mut agent = Socket::connect(&format!("ws://{address}/codebolt?id="), &[])
+        .await
+        .unwrap();
+    let prompt = json!({ "messages": [{ "role": "user", "content": "go" }], "full": true });
+    agent
+        .say(json!({ "type": "inference", "message": { "prompt": prompt, "llmrole": "coder" } }))
+        .await;
+    let asked = process.asked().await;
+    assert_eq!(
+        asked["options"]["messages"],
+        json!([{ "role": "user", "content": "go" }])
+    );
+    process.reply(&asked, text("Hello")).await;
+    let answer = agent.hear().await;
+    assert_eq!(
+        (&answer["type"], &answer["success"]),
+        (&json!("llmResponse"), &json!(true))
+    );
+    assert_eq!(answer["completion"]["choices"][0]["message"]["content"], "Hello");
+
+    let root = project.root().to_owned();
+    let message = json!({ "prompt": "go", "model": "small" }).to_string();
+    let called = tokio::spawn(async move { run(&root, &["call", "--json", "inference", &message]).await });
+    let asked = process.asked().await;
+    for piece in ["Hel", "lo"] {
+        process.chunk(&asked, delta(json!({ "content": piece }))).await;
+    }
+    process.reply(&asked, Value::Null).await;
+    let called = called.await.unwrap();
+    let lines = called.lines();
+    let said: Vec<&Value> = lines.iter().filter_map(|line| line.get("chunk")).collect();
+    assert_eq!(said, [&json!({ "content": "Hel" }), &json!({ "content": "lo" })]);
+    assert_eq!(
+        (called.code, &lines.last().unwrap()["reply"]["content"]),
+        (0, &json!("Hello"))
+    );
+
+    let list = ["model", "ls"];
+    assert_eq!(
+        shown(project.root(), &list).await,
+        "[0]\nMODEL       NAME  BY\nhome/small  home  connection:one\n"
+    );
+    process
+        .register(json!({ "providerId": "any", "name": "\u{202e}any" }))
+        .await;
+    let listed = shown(project.root(), &list).await;
+    assert!(
+        listed.contains("\nany/*       \\u{202e}any  connection:one\n"),
+        "{listed}"
+    );
+    hub.stop().await;
+    assert_eq!(run(project.root(), &list).await.out, "MODEL  NAME  BY\n");
+}
+
+async fn one_that_the_hub_has_started_serves_models_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("told");
+    let spawn = |name: &str, claim: &str, file: &std::path::Path| {
+        let command = spawned::telling(file);
+        format!("[[spawn]]\nname = {name:?}\ncommand = {command:?}\nclaim = [{claim:?}]\ngrace = \"100ms\"\n")
+    };
+    let other = folder.path().join("other");
+    let project = Project::new()
+        .toml(&spawn("own", "inference", &file))
+        .toml(&spawn("small", "fsEvent", &other));
+    let open = project.open().await;
+    open.hub.begin().unwrap();
+    let start = async |file| {
+        let url = spawned::url(&spawned::variables(file).await, None);
+        Process(Socket::connect(&url, &[]).await.unwrap())
+    };
+    let mut process = start(&file).await;
+    assert_eq!(process.0.hear().await["type"], "pluginStartMessage");
+    process.serve("home", &["small"]).await;
+    let asking = open
+        .begin("inference", json!({ "prompt": "go", "model": "small" }))
+        .await;
+    let asked = process.asked().await;
+    process.reply(&asked, text("Hello")).await;
+    assert!(asking.await.unwrap().result.is_ok());
+    let mut other = start(&other).await;
+    let refused = other.refused(json!({ "providerId": "away" })).await;
+    assert!(
+        refused.starts_with("connection:small may not serve models: add `inference` to `claim`"),
+        "{refused}"
+    );
+    open.close().await;
+}
+
+async fn another_list_of_models_replaces_the_first() {
+    let stage = Stage::of("").await;
+    let mut one = stage.serving("one", "home", &["small"]).await;
+    let (_, asking) = stage.ask(json!({ "prompt": "go", "model": "small" })).await;
+    let asked = one.asked().await;
+    one.serve("home", &["large"]).await;
+    // What was asked before goes on.
+    one.reply(&asked, text("Hello")).await;
+    assert!(asking.await.unwrap().1.result.is_ok());
+    let gone = stage
+        .open
+        .error("inference", json!({ "prompt": "go", "model": "home/small" }))
+        .await;
+    assert!(gone.ends_with("or name a registered model: `home/large`"), "{gone}");
+    let asking = stage
+        .open
+        .begin("inference", json!({ "prompt": "go", "model": "large" }))
+        .await;
+    let asked = one.asked().await;
+    one.reply(&asked, text("Hello")).await;
+    assert!(asking.await.unwrap().result.is_ok());
+    assert_eq!(stage.open.hub.gateway.stats().offers, 1);
+}
+
 async fn the_configured_model_may_be_a_served_one() {
     let stage = Stage::of("[inference]\nmodel = \"home/small\"").await;
     let nobody =
@@ -261,212 +383,6 @@ async fn two_that_serve_the_same_model_have_to_be_told_apart() {
     assert!(asking.await.unwrap().result.is_ok());
 }
 
-async fn what_is_late_doubled_or_forged_counts_for_nothing() {
-    let stage = Stage::of("").await;
-    let mut one = stage.serving("one", "home", &["small"]).await;
-    let mut two = stage.serving("two", "away", &["small"]).await;
-    let message = json!({ "prompt": "go", "model": "home/small" });
-    let (_, asking) = stage.ask(message.clone()).await;
-    let asked = one.asked().await;
-    two.chunk(&asked, delta(json!({ "content": "Forged" }))).await;
-    two.reply(&asked, text("Forged")).await;
-    two.chunk(&json!({ "requestId": "nobody's" }), delta(json!({}))).await;
-    two.settled().await;
-    assert_eq!((stage.rejected().foreign, stage.rejected().unknown), (2, 1));
-    one.chunk(&asked, delta(json!({ "content": "Hello" }))).await;
-    one.reply(&asked, text("Hello")).await;
-    one.chunk(&asked, delta(json!({ "content": "again" }))).await;
-    one.reply(&asked, text("again")).await;
-    let (chunks, reply) = asking.await.unwrap();
-    assert_eq!(chunks, [json!({ "content": "Hello" })]);
-    assert_eq!(reply.result.unwrap().to::<Value>().unwrap()["content"], "Hello");
-    one.settled().await;
-    assert_eq!(stage.rejected().duplicate, 2);
-
-    let (call, asking) = stage.ask(message).await;
-    let asked = one.asked().await;
-    call.cancel.cancel();
-    assert_eq!(
-        error(asking.await.unwrap().1),
-        "cancelled: inference was cancelled and stopped"
-    );
-    one.chunk(&asked, delta(json!({ "content": "late" }))).await;
-    one.reply(&asked, text("late")).await;
-    one.settled().await;
-    assert_eq!(stage.rejected().late, 2);
-}
-
-async fn one_that_goes_away_before_it_said_anything_is_passed_over() {
-    let rule = "[[route]]\nmatch = \"inference\"\nto = \"local\"\nfallback = [\"plugin:answers\"]";
-    let project = Project::new().plugin(&Plugin::of("answers").serves(&["inference"]).unrouted());
-    let stage = Stage::on(project, rule).await;
-    let mut one = stage.serving("one", "home", &["small"]).await;
-    let (_, asking) = stage.ask(json!({ "prompt": "go", "model": "home/small" })).await;
-    one.asked().await;
-    drop(one);
-    let (_, reply) = asking.await.unwrap();
-    assert_eq!(reply.by.unwrap().to_string(), "plugin:answers");
-
-    // Without another target it is asked once more, and then nobody serves the model.
-    let stage = Stage::of("").await;
-    let mut one = stage.serving("one", "home", &["small"]).await;
-    let (call, asking) = stage.ask(json!({ "prompt": "go", "model": "home/small" })).await;
-    one.asked().await;
-    drop(one);
-    assert_eq!(
-        error(asking.await.unwrap().1),
-        "unavailable: no model endpoint is configured; set `[inference] base-url` or the variable OPENAI_BASE_URL"
-    );
-    let end = stage
-        .open
-        .event(|event| event.call == Some(call.id) && &*event.kind == "call.ended")
-        .await;
-    let attempts = end.body.to::<Value>().unwrap()["attempts"].clone();
-    assert_eq!(
-        attempts[0]["error"]["message"], "connection:one went away while it worked on inference; check what it did",
-        "{attempts}"
-    );
-}
-
-async fn one_that_goes_away_in_the_middle_leaves_the_call_indeterminate() {
-    let stage = Stage::of("").await;
-    let mut one = stage.serving("one", "home", &["small"]).await;
-    let (_, asking) = stage.ask(json!({ "prompt": "go", "model": "home/small" })).await;
-    let asked = one.asked().await;
-    one.chunk(&asked, delta(json!({ "content": "Let" }))).await;
-    one.settled().await;
-    drop(one);
-    let (chunks, reply) = asking.await.unwrap();
-    assert_eq!(chunks, [json!({ "content": "Let" })]);
-    assert_eq!(
-        error(reply),
-        "indeterminate: connection:one went away while it worked on inference; check what it did"
-    );
-    assert_eq!(stage.open.hub.gateway.stats().pending, 0);
-}
-
-async fn what_is_unregistered_is_served_no_more() {
-    let stage = Stage::of("").await;
-    let mut one = stage.serving("one", "home", &["small"]).await;
-    let (_, asking) = stage.ask(json!({ "prompt": "go", "model": "home/small" })).await;
-    let asked = one.asked().await;
-    one.chunk(&asked, delta(json!({ "content": "Let" }))).await;
-    for (success, text) in [(true, None), (false, Some("connection:one has not registered `home`"))] {
-        one.say(
-            "llmProvider.unregister",
-            json!({ "requestId": 7, "providerId": "Home" }),
-        )
-        .await;
-        let answer = one.hear(&["llmProvider.unregisterResponse"]).await;
-        let mut expected = json!({
-            "type": "llmProvider.unregisterResponse", "requestId": 7, "success": success,
-            "data": { "providerId": "home", "registered": false },
-        });
-        if let Some(text) = text {
-            expected["error"] = json!(text);
-        }
-        assert_eq!(answer, expected);
-    }
-    let gone = "indeterminate: connection:one went away while it worked on inference; check what it did";
-    assert_eq!(error(asking.await.unwrap().1), gone);
-    one.reply(&asked, text("late")).await;
-    one.settled().await;
-    assert_eq!(stage.rejected().stale, 1);
-    let nobody = stage
-        .open
-        .error("inference", json!({ "prompt": "go", "model": "home/small" }))
-        .await;
-    assert!(
-        nobody.starts_with("unavailable: no model endpoint is configured"),
-        "{nobody}"
-    );
-    // It can come back.
-    let answer = one
-        .register(json!({ "providerId": "home", "models": [{ "id": "small" }] }))
-        .await;
-    assert_eq!(answer["success"], true);
-}
-
-async fn a_call_ends_with_its_caller_and_with_its_time() {
-    let stage = Stage::of("[[route]]\nmatch = \"inference\"\nto = \"local\"\ntimeout = \"300ms\"").await;
-    let mut one = stage.serving("one", "home", &["small"]).await;
-    let message = json!({ "prompt": "go", "model": "home/small" });
-    let (_, asking) = stage.ask(message.clone()).await;
-    let asked = one.asked().await;
-    one.chunk(&asked, delta(json!({ "content": "Let" }))).await;
-    let (chunks, reply) = asking.await.unwrap();
-    assert_eq!(chunks.len(), 1);
-    assert_eq!(
-        error(reply),
-        "timeout: inference did not end within its time limit and was stopped"
-    );
-    // Nobody reads any more.
-    let call = stage.open.prepared("inference", message).await;
-    let (sink, reader) = Sink::channel();
-    let asking = stage.open.carry(call, sink);
-    one.asked().await;
-    drop(reader);
-    assert!(error(asking.await.unwrap()).starts_with("cancelled: "));
-    assert_eq!(stage.open.hub.gateway.stats().pending, 0);
-}
-
-async fn a_reply_that_is_none_is_one_clear_error() {
-    let stage = Stage::of("[inference]\nanswer = \"1KiB\"").await;
-    let mut one = stage.serving("one", "home", &["small"]).await;
-    let message = json!({ "prompt": "go", "model": "home/small" });
-    let none = |why: &str| {
-        format!("unavailable: model `small` of connection:one gave no answer: {why}; look into the log of that process")
-    };
-    let cases = [
-        (
-            json!({ "response": { "text": "hi" } }),
-            none("its reply is no chat completion: it has no choice"),
-        ),
-        (json!({ "response": "hi" }), none("it is not a JSON object")),
-        (json!({}), none("it is not a JSON object")),
-        (
-            json!({ "response": { "error": { "message": "overloaded" } } }),
-            none("overloaded"),
-        ),
-        (
-            json!({ "success": false, "error": "no such model" }),
-            "other: no such model".to_owned(),
-        ),
-        (
-            json!({ "response": text(&"x".repeat(2000)) }),
-            "limit: the answer of connection:one is larger than 1024 bytes; the limit is `[inference] answer`"
-                .to_owned(),
-        ),
-    ];
-    for (mut frame, expected) in cases {
-        let asking = stage.open.begin("inference", message.clone()).await;
-        // What brought nothing is asked once more.
-        let times = if expected.starts_with("unavailable") { 2 } else { 1 };
-        for _ in 0..times {
-            frame["requestId"] = one.asked().await["requestId"].clone();
-            one.say("llmProvider.reply", frame.clone()).await;
-        }
-        assert_eq!(error(asking.await.unwrap()), expected);
-    }
-    let asking = stage.open.begin("inference", message.clone()).await;
-    let id = one.asked().await["requestId"].clone();
-    one.say(
-        "llmProvider.error",
-        json!({ "requestId": id, "error": "out of memory" }),
-    )
-    .await;
-    assert_eq!(error(asking.await.unwrap()), "other: out of memory");
-
-    let (_, asking) = stage.ask(message).await;
-    let asked = one.asked().await;
-    one.chunk(&asked, delta(json!({ "content": "Let" }))).await;
-    one.chunk(&asked, json!([])).await;
-    assert_eq!(
-        error(asking.await.unwrap().1),
-        "other: the answer broke off after 3 characters: model `small` of connection:one failed: it is not a JSON object"
-    );
-}
-
 async fn only_who_may_claim_inference_may_register() {
     let stage = Stage::of("").await;
     let mut reader = stage.connect("reader").await;
@@ -474,8 +390,7 @@ async fn only_who_may_claim_inference_may_register() {
         reader
             .refused(json!({ "providerId": "home", "models": [{ "id": "small" }] }))
             .await,
-        "connection:reader may not serve models; add \"inference\" to its claim in waypost.toml:\n  [[connection]]\n  name = \
-         \"reader\"\n  claim = [\"inference\"]"
+        "connection:reader may not serve models: add `inference` to `claim` of its [[connection]] or [[spawn]] in waypost.toml"
     );
     assert_eq!(stage.open.hub.gateway.stats().offers, 0);
 }

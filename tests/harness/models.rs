@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use waypost::call::{Call, Reply, Sink};
+use waypost::call::{Call, Json, Reply, Sink};
 use waypost::gateway::Rejected;
+use waypost::log::Event;
 
 use super::socket::Socket;
 use super::{Open, Project, Served};
@@ -23,6 +25,13 @@ impl Stage {
 
     /// The same, of a project.
     pub async fn on(project: Project, toml: &str) -> Self {
+        let open = Self::project(project, toml).open().await;
+        let served = open.serve().await;
+        Self { open, served }
+    }
+
+    /// A project of these processes, without a hub.
+    pub fn project(project: Project, toml: &str) -> Project {
         let mut project = project.toml(toml);
         for (name, claim) in [
             ("one", "inference"),
@@ -34,48 +43,39 @@ impl Stage {
             let entry = format!("[[connection]]\nname = {name:?}\ntoken-sha256 = {digest:?}\nclaim = [{claim:?}]");
             project = project.toml(&entry);
         }
-        let open = project.open().await;
-        let served = open.serve().await;
-        Self { open, served }
+        project
     }
 
     /// One that is connected, with its own token.
     pub async fn connect(&self, name: &str) -> Process {
-        let url = format!("ws://{}/plugins?providerId={name}", self.served.address);
-        let token = format!("Bearer token of {name}");
-        let socket = Socket::connect(&url, &[("authorization", &token)]).await.unwrap();
-        let mut process = Process(socket);
-        process.settled().await;
-        process
+        Process::connect(&self.served.address.to_string(), name).await
     }
 
     /// One that serves these models as `id`.
     pub async fn serving(&self, name: &str, id: &str, models: &[&str]) -> Process {
         let mut process = self.connect(name).await;
-        let models: Vec<Value> = models.iter().map(|id| json!({ "id": id })).collect();
-        let answer = process
-            .register(json!({ "providerId": id, "name": id, "models": models }))
-            .await;
-        let data = json!({ "providerId": id, "registered": true });
-        let expected =
-            json!({ "type": "llmProvider.registerResponse", "requestId": "r", "success": true, "data": data });
-        assert_eq!(answer, expected);
+        process.serve(id, models).await;
         process
     }
 
     /// Begins a call whose chunks are read to the end.
     pub async fn ask(&self, message: Value) -> (Call, JoinHandle<(Vec<Value>, Reply)>) {
+        let (call, reader, reply) = self.unread(message).await;
+        (call, tokio::spawn(read(reader, reply)))
+    }
+
+    /// Begins a call whose chunks wait until they are read.
+    pub async fn unread(&self, message: Value) -> (Call, mpsc::Receiver<Json>, JoinHandle<Reply>) {
         let call = self.open.prepared("inference", message).await;
-        let (sink, mut reader) = Sink::channel();
+        let (sink, reader) = Sink::channel();
         let reply = self.open.carry(call.clone(), sink);
-        let all = tokio::spawn(async move {
-            let mut chunks = Vec::new();
-            while let Some(chunk) = reader.recv().await {
-                chunks.push(chunk.to().unwrap());
-            }
-            (chunks, reply.await.unwrap())
-        });
-        (call, all)
+        (call, reader, reply)
+    }
+
+    /// Checks that the log has exactly one end of a call.
+    pub async fn ended_once(&self, call: &Call) {
+        let end = |event: &&Event| event.call == Some(call.id) && &*event.kind == "call.ended";
+        assert_eq!(self.open.events().await.iter().filter(end).count(), 1);
     }
 
     /// What was refused so far.
@@ -89,10 +89,40 @@ impl Stage {
     }
 }
 
+/// All chunks of an answer, and its end.
+pub async fn read(mut reader: mpsc::Receiver<Json>, reply: JoinHandle<Reply>) -> (Vec<Value>, Reply) {
+    let mut chunks = Vec::new();
+    while let Some(chunk) = reader.recv().await {
+        chunks.push(chunk.to().unwrap());
+    }
+    (chunks, reply.await.unwrap())
+}
+
 /// A connected process.
 pub struct Process(pub Socket);
 
 impl Process {
+    /// Connects to the hub that is served there, with its own token.
+    pub async fn connect(address: &str, name: &str) -> Self {
+        let url = format!("ws://{address}/plugins?providerId={name}");
+        let token = format!("Bearer token of {name}");
+        let mut process = Self(Socket::connect(&url, &[("authorization", &token)]).await.unwrap());
+        process.settled().await;
+        process
+    }
+
+    /// Registers these models as `id`.
+    pub async fn serve(&mut self, id: &str, models: &[&str]) {
+        let models: Vec<Value> = models.iter().map(|id| json!({ "id": id })).collect();
+        let answer = self
+            .register(json!({ "providerId": id, "name": id, "models": models }))
+            .await;
+        let data = json!({ "providerId": id, "registered": true });
+        let expected =
+            json!({ "type": "llmProvider.registerResponse", "requestId": "r", "success": true, "data": data });
+        assert_eq!(answer, expected);
+    }
+
     /// Says a frame of a type.
     pub async fn say(&mut self, kind: &str, mut frame: Value) {
         frame["type"] = json!(kind);
