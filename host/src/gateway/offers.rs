@@ -79,10 +79,13 @@ pub struct ModelRequest {
     pub streams: bool,
 }
 
+/// The offers of each project by their ids.
+type ByProject = HashMap<Arc<str>, BTreeMap<String, Arc<Entry>>>;
+
 /// All offers.
 pub(super) struct Offers {
     limits: Limits,
-    by_project: RwLock<HashMap<Arc<str>, BTreeMap<String, Arc<Entry>>>>,
+    by_project: RwLock<ByProject>,
 }
 
 struct Entry {
@@ -215,11 +218,11 @@ impl Offers {
         }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Arc<str>, BTreeMap<String, Arc<Entry>>>> {
+    fn read(&self) -> RwLockReadGuard<'_, ByProject> {
         self.by_project.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Arc<str>, BTreeMap<String, Arc<Entry>>>> {
+    fn write(&self) -> RwLockWriteGuard<'_, ByProject> {
         self.by_project.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 
 use super::*;
-use crate::call::{Models, Piece, Principal, PrincipalKind};
+use crate::call::{Models, Piece};
 
 impl ModelCarrier for Peer {
     fn ask<'a>(

@@ -345,28 +345,38 @@ pub(super) fn answer(
     data: Outcome<'_>,
     error: Option<&CallError>,
 ) -> Result<Json, CallError> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer<'a> {
-        r#type: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        request_id: Option<&'a Json>,
-        success: bool,
-        data: Outcome<'a>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<&'a str>,
-    }
     let r#type = match order {
         Order::Claim => "executionGateway.claimResponse",
         Order::Relinquish => "executionGateway.relinquishResponse",
         Order::Subscribe => "executionGateway.subscribeResponse",
         Order::Unsubscribe => "executionGateway.unsubscribeResponse",
     };
-    let success = error.is_none();
-    Json::of(&Answer {
+    told(r#type, request_id, Some(data), error)
+}
+
+/// Writes what came of a frame: a success, unless there is an error.
+pub(super) fn told<D: Serialize>(
+    r#type: &'static str,
+    request_id: Option<&Json>,
+    data: Option<D>,
+    error: Option<&CallError>,
+) -> Result<Json, CallError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Told<'a, D> {
+        r#type: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<&'a Json>,
+        success: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<D>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a str>,
+    }
+    Json::of(&Told {
         r#type,
         request_id,
-        success,
+        success: error.is_none(),
         data,
         error: error.map(|error| &*error.message),
     })

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::frames::now;
+use super::frames;
 use crate::call::{CallError, Json};
 use crate::error::{Blame, ErrorKind};
 use crate::gateway::{ModelRequest, Offer};
@@ -112,7 +112,7 @@ pub(super) fn request(request: &ModelRequest, id: Uuid) -> Result<Json, CallErro
         provider_id: &request.provider,
         options,
         provider_config: Map::new(),
-        timestamp: now(std::time::SystemTime::now()),
+        timestamp: frames::now(std::time::SystemTime::now()),
     })
 }
 
@@ -125,18 +125,6 @@ pub(super) fn answer(
 ) -> Result<Json, CallError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Answer<'a> {
-        r#type: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        request_id: Option<&'a Json>,
-        success: bool,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        data: Option<Data<'a>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<&'a str>,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
     struct Data<'a> {
         provider_id: &'a str,
         registered: bool,
@@ -147,16 +135,11 @@ pub(super) fn answer(
         "llmProvider.unregisterResponse"
     };
     let registered = registered && error.is_none();
-    Json::of(&Answer {
-        r#type,
-        request_id,
-        success: error.is_none(),
-        data: id.map(|provider_id| Data {
-            provider_id,
-            registered,
-        }),
-        error: error.map(|error| &*error.message),
-    })
+    let data = id.map(|provider_id| Data {
+        provider_id,
+        registered,
+    });
+    frames::told(r#type, request_id, data, error)
 }
 
 #[cfg(test)]
