@@ -296,8 +296,8 @@ async fn a_frame_over_the_limit_ends_its_connection_and_what_it_was_asked() {
     assert!(answered.await.unwrap().1.result.is_ok());
     stage.ended_once(&call).await;
     stage.ended_once(&other).await;
-    // What it is asked in one piece that is too large does not reach it at all.
-    let large = json!({ "prompt": "x".repeat(17 << 20), "model": "large" });
+    // What would be a frame that is too large to be sent does not reach it at all.
+    let large = json!({ "prompt": "x".repeat(33 << 20), "model": "large" });
     let refused = stage.open.error("inference", large).await;
-    assert!(refused.starts_with("limit: "), "{refused}");
+    assert!(refused.starts_with("limit: inference as a frame has "), "{refused}");
 }
