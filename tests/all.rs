@@ -34,6 +34,7 @@ mod mistakes;
 mod model;
 mod parking;
 mod plugins;
+mod providers;
 mod reentry;
 mod resume;
 mod rules_file;
@@ -62,6 +63,8 @@ fn trials() -> Vec<Trial> {
         model::trials(),
         parking::trials(),
         plugins::trials(),
+        providers::trials(),
+        providers::failures::trials(),
         reentry::trials(),
         resume::trials(),
         rules_file::trials(),

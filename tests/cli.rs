@@ -43,6 +43,7 @@ Commands:
   run          Gives a prompt to an agent and follows it to its end
   env          Lists, compares, merges and removes environments
   plugin       Lists and reloads plugins, and shows what they said
+  model        Lists the models that connected processes serve
   route        Lists, explains and checks the rules
   event        Lists, follows and shows the events of the log
   token        Makes, lists and revokes the tokens with which others use the hub
@@ -66,6 +67,7 @@ Options:
         "run",
         "env",
         "plugin",
+        "model",
         "route",
         "event",
         "token",
@@ -77,6 +79,7 @@ Options:
         "env create",
         "env merge",
         "plugin reload",
+        "model ls",
         "route explain",
         "event tail",
         "event show",

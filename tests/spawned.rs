@@ -14,10 +14,7 @@ listed![c46_c47_a_started_plugin_is_greeted_and_told_to_stop];
 async fn c46_c47_a_started_plugin_is_greeted_and_told_to_stop() {
     let folder = tempfile::tempdir().unwrap();
     let told = |name: &str| folder.path().join(name);
-    let command = |name: &str| {
-        let file = told(name);
-        format!("sh -c 'env > {0}.new; mv {0}.new {0}; exec sleep 1000'", file.display())
-    };
+    let command = |name: &str| telling(&told(name));
     let project = Project::new()
         .toml(&format!(
             "[[spawn]]\nname = \"polite\"\ncommand = {:?}\nclaim = [\"job\"]\ngrace = \"2s\"",
@@ -31,12 +28,6 @@ async fn c46_c47_a_started_plugin_is_greeted_and_told_to_stop() {
     let open = project.open().await;
     open.hub.begin().unwrap();
     let (polite, silent) = (variables(&told("polite")).await, variables(&told("silent")).await);
-    let url = |of: &[(String, String)], token: Option<&str>| {
-        let get = |name: &str| of.iter().find(|(known, _)| known == name).unwrap().1.clone();
-        let token = token.map_or_else(|| get("pluginToken"), str::to_owned);
-        let (port, id) = (get("SOCKET_PORT"), get("pluginId"));
-        format!("ws://localhost:{port}/plugin?id=x&pluginId={id}&pluginToken={token}&SECRET=a%20b&c")
-    };
     for token in ["", "guess", &"0".repeat(67)] {
         let (status, _) = Socket::connect(&url(&polite, Some(token)), &[]).await.err().unwrap();
         assert_eq!(status, 401);
@@ -82,8 +73,21 @@ async fn c46_c47_a_started_plugin_is_greeted_and_told_to_stop() {
     drop(project);
 }
 
+/// A command that writes down its environment and stays.
+pub(crate) fn telling(file: &Path) -> String {
+    format!("sh -c 'env > {0}.new; mv {0}.new {0}; exec sleep 1000'", file.display())
+}
+
+/// Where the process of this environment connects, with this token instead of its own.
+pub(crate) fn url(of: &[(String, String)], token: Option<&str>) -> String {
+    let get = |name: &str| of.iter().find(|(known, _)| known == name).unwrap().1.clone();
+    let token = token.map_or_else(|| get("pluginToken"), str::to_owned);
+    let (port, id) = (get("SOCKET_PORT"), get("pluginId"));
+    format!("ws://localhost:{port}/plugin?id=x&pluginId={id}&pluginToken={token}&SECRET=a%20b&c")
+}
+
 /// The environment that a process has written down, as soon as it has.
-async fn variables(file: &Path) -> Vec<(String, String)> {
+pub(crate) async fn variables(file: &Path) -> Vec<(String, String)> {
     while !file.exists() {
         tokio::task::yield_now().await;
     }

@@ -1,18 +1,17 @@
 //! One capability call, from the frame that asked for it to its one end.
 //!
-//! Everything here is plain data plus two traits: [`Handler`], what executes a call, and [`Dispatch`], the one way by
-//! which a plugin or a transport enters the path of a call. Nothing here knows sockets, wasmtime or rules.
+//! Everything here is plain data plus a few traits: [`Handler`], what executes a call, [`Dispatch`], the one way by which
+//! a plugin or a transport enters the path of a call, and [`Models`], who serves the models that others bring. Nothing
+//! here knows sockets, wasmtime or rules.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,8 +19,12 @@ use crate::error::{Blame, Error, ErrorKind};
 use crate::workspace::Workspace;
 
 mod json;
+mod models;
+mod sink;
 
 pub use json::{JSON_DEPTH, Json};
+pub use models::{Model, Models, Piece};
+pub use sink::Sink;
 
 /// What is asked for: a kind and, for most kinds, an action. Written `fsEvent:readFile` or `inference`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -475,60 +478,6 @@ impl fmt::Display for CallError {
 }
 
 impl std::error::Error for CallError {}
-
-/// Where a handler writes its chunks. Bounded: a slow reader slows the handler, whose deadline keeps running.
-#[derive(Clone, Debug)]
-pub struct Sink {
-    chunks: Option<mpsc::Sender<Json>>,
-    delivered: Arc<AtomicBool>,
-}
-
-impl Sink {
-    /// How many chunks wait unread before the handler has to wait.
-    pub const CAPACITY: usize = 64;
-
-    /// A sink for a caller who wants the end alone.
-    pub fn discard() -> Self {
-        Self {
-            chunks: None,
-            delivered: Arc::default(),
-        }
-    }
-
-    /// A sink and its reading end; dropping the reading end cancels the call.
-    pub fn channel() -> (Self, mpsc::Receiver<Json>) {
-        let (chunks, reader) = mpsc::channel(Self::CAPACITY);
-        (
-            Self {
-                chunks: Some(chunks),
-                delivered: Arc::default(),
-            },
-            reader,
-        )
-    }
-
-    /// Hands over one chunk, waiting for room. An error means that nobody reads any more: stop.
-    pub async fn emit(&self, chunk: Json) -> Result<(), CallError> {
-        // What nobody wants to see is not delivered: a call that brought it can still be repeated.
-        let Some(chunks) = &self.chunks else { return Ok(()) };
-        self.delivered.store(true, Ordering::Relaxed);
-        let sent = chunks.send(chunk).await;
-        sent.map_err(|_| CallError::new(ErrorKind::Cancelled, "the caller stopped reading the answer"))
-    }
-
-    /// Whether any chunk was handed over.
-    pub fn delivered(&self) -> bool {
-        self.delivered.load(Ordering::Relaxed)
-    }
-
-    /// Resolves when the reading end is gone; never for a discarding sink.
-    pub async fn closed(&self) {
-        match &self.chunks {
-            Some(chunks) => chunks.closed().await,
-            None => std::future::pending().await,
-        }
-    }
-}
 
 /// What executes a call.
 ///

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Call, CallError, Effect, Handler, Json};
+use crate::call::{Call, CallError, Effect, Handler, Json, Models};
 use crate::config::Config;
 use crate::error::{ErrorKind, Result};
 use crate::log::EventLog;
@@ -44,6 +44,8 @@ pub struct Parts<'a> {
     pub desk: Arc<chat::Desk>,
     /// Where history is.
     pub log: Arc<dyn EventLog>,
+    /// The models that somebody serves.
+    pub models: Arc<dyn Models>,
 }
 
 /// All built-in handlers. A new one is a file here and a line in this list.
@@ -60,7 +62,8 @@ pub fn all(parts: &Parts<'_>) -> Result<Vec<Builtin>> {
     let chat = Arc::new(chat::Chat::new(Arc::clone(&parts.desk), Arc::clone(&parts.log)));
     all.extend(flat(chat::KINDS, &(chat as Arc<dyn Handler>)));
     let inference = inference::Inference::new(config.inference.clone(), parts.variable, parts.project.to_owned())?;
-    all.extend(flat(inference::KINDS, &(Arc::new(inference) as Arc<dyn Handler>)));
+    let inference = Arc::new(inference.beside(Arc::clone(&parts.models)));
+    all.extend(flat(inference::KINDS, &(inference as Arc<dyn Handler>)));
     all.push(Builtin {
         kind: narrative::KIND,
         actions: narrative::ACTIONS,

@@ -19,6 +19,7 @@ mod demo;
 mod doctor;
 mod env;
 mod event;
+mod model;
 mod output;
 mod plugin;
 mod route;
@@ -61,6 +62,9 @@ enum Verb {
     /// Lists and reloads plugins, and shows what they said.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// Lists the models that connected processes serve.
+    #[command(subcommand)]
+    Model(model::Model),
     /// Lists, explains and checks the rules.
     #[command(subcommand)]
     Route(route::Route),
@@ -101,6 +105,7 @@ pub async fn main() -> ExitCode {
         Verb::Run(verb) => verb.run(&context).await,
         Verb::Env(verb) => verb.run(&context).await,
         Verb::Plugin(verb) => verb.run(&context).await,
+        Verb::Model(verb) => verb.run(&context).await,
         Verb::Route(verb) => verb.run(&context).await,
         Verb::Event(verb) => verb.run(&context).await,
         Verb::Token(verb) => verb.run(&context).await,

@@ -452,7 +452,8 @@ pub struct Connection {
     /// The SHA-256 of its token, in hexadecimal.
     #[serde(deserialize_with = "sha256")]
     pub token_sha256: String,
-    /// What it may claim: patterns of calls. Default everything of the project.
+    /// What it may claim: patterns of calls; with `inference` among them it may also serve models. Default everything of the
+    /// project.
     #[serde(default = "everything", deserialize_with = "patterns")]
     pub claim: Vec<String>,
     /// What it may ask the hub for: patterns of calls. Default what published bridges ask for: files, snapshots, and runs
@@ -494,7 +495,8 @@ pub struct Spawn {
     /// More variables for it; nothing of the hub's own environment is passed on. Default none.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// What it may claim: patterns of calls. Default everything of the project.
+    /// What it may claim: patterns of calls; with `inference` among them it may also serve models. Default everything of the
+    /// project.
     #[serde(default = "everything", deserialize_with = "patterns")]
     pub claim: Vec<String>,
     /// What it may ask the hub for: patterns of calls. Default as for `[[connection]]`.

@@ -1,9 +1,9 @@
-//! The gateway: claims, subscriptions and proxied calls in flight.
+//! The gateway: claims, subscriptions, models on offer and requests in flight.
 //!
-//! It knows who answers for a project's calls and who wants to hear of them, and it lets a reply count only once, from
-//! the one that was asked, under the lease it was asked under. It reaches the other side through a [`Carrier`], so a
-//! connected process and a plugin are the same thing here. Not here: routes (whether a call is proxied at all), effect
-//! classes (whether it may be repeated), sockets and their frames.
+//! It knows who answers for a project's calls, who serves which model and who wants to hear of calls, and it lets a reply
+//! count only once, from the one that was asked, under the lease it was asked under. It reaches the other side through a
+//! [`Carrier`], so a connected process and a plugin are the same thing here. Not here: routes (whether a call is proxied at
+//! all), effect classes (whether it may be repeated), sockets and their frames.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,14 +19,19 @@ use crate::error::{Blame, ErrorKind, Result};
 use crate::log::EventLog;
 
 mod backlog;
+mod bounded;
 mod claims;
+mod offers;
 mod pending;
 mod subscribers;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use backlog::{Backlog, Outbox, Room, backlog};
+use bounded::Entrance;
 use claims::Claims;
+use offers::Offers;
+pub use offers::{ModelCarrier, ModelRequest, Offer, Offered};
 use pending::Pending;
 pub use pending::{Delivery, Rejected, Rejection, RequestTicket};
 pub use subscribers::Notification;
@@ -65,11 +70,25 @@ pub trait Carrier: Send + Sync {
 pub struct Limits {
     /// Requests in flight to one carrier; more answer `limit` at once. Default 1,024.
     pub pending: usize,
+    /// Offers of models by one carrier; more are refused. Default 16.
+    pub offers: usize,
+    /// Models in one offer; one with more is refused. Default 256.
+    pub models: usize,
+    /// Chunks of one answer that wait for its caller; with more the call ends as `limit`. Default 4,096.
+    pub chunks: usize,
+    /// Bytes of all of them. Default 4 MiB.
+    pub chunk_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pending: 1024 }
+        Self {
+            pending: 1024,
+            offers: 16,
+            models: 256,
+            chunks: 4096,
+            chunk_bytes: 4 << 20,
+        }
     }
 }
 
@@ -79,6 +98,7 @@ pub struct Gateway {
     numbers: AtomicU64,
     claims: Arc<Claims>,
     subscribers: Subscribers,
+    offers: Offers,
     pending: Arc<Pending>,
 }
 
@@ -129,9 +149,11 @@ pub struct Stats {
     pub claims: usize,
     /// Subscriptions now.
     pub subscriptions: usize,
+    /// Offers of models now.
+    pub offers: usize,
     /// Requests in flight now.
     pub pending: usize,
-    /// Replies refused since the start, by reason.
+    /// Replies and chunks refused since the start, by reason.
     pub rejected: Rejected,
     /// Notifications dropped since the start because their subscriber was slow.
     pub lagged: u64,
@@ -150,6 +172,7 @@ impl Gateway {
             numbers: AtomicU64::new(1),
             claims: Arc::new(Claims::new(log)),
             subscribers: Subscribers::default(),
+            offers: Offers::new(limits),
             pending: Arc::new(Pending::new(limits.pending)),
         }
     }
@@ -279,31 +302,9 @@ impl Gateway {
         call: &Call,
         sink: &Sink,
     ) -> Result<Json, CallError> {
-        if call.cancel.is_cancelled() {
-            return Err(CallError::stopped(call));
-        }
-        let ticket = self.pending.open(attachment, epoch, ended.clone())?;
-        let delivery = ticket.delivery();
-        let target = attachment.target();
-        tokio::select! {
-            // A reply that was accepted counts even if its giver has gone by now.
-            biased;
-            result = attachment.carrier.request(call, ticket, sink) => result,
-            () = ended.cancelled() => Err(if delivery.withdraw() {
-                let message = format!("{target} went away before {} was sent to it; nothing was done", call.name);
-                CallError::new(ErrorKind::Unavailable, message)
-            } else {
-                let message = format!("{target} went away while it worked on {}; check what it did", call.name);
-                CallError::new(ErrorKind::Indeterminate, message)
-            }),
-            () = call.cancel.cancelled(), if !attachment.carrier.stops() => Err(if delivery.withdraw() {
-                CallError::stopped(call)
-            } else {
-                let why = if call.deadline.passed() { "its time limit passed" } else { "the caller gave up" };
-                let message = format!("{why} while {target} worked on {}; check what it did", call.name);
-                CallError::new(ErrorKind::Indeterminate, message)
-            }),
-        }
+        let lease = Under { epoch, ended };
+        let send = |ticket| attachment.carrier.request(call, ticket, sink);
+        carry(&self.pending, attachment, lease, None, call, send).await
     }
 
     /// Takes a reply that arrived as a message. It counts once, from the one that was asked, while its lease holds;
@@ -318,6 +319,13 @@ impl Gateway {
         outcome
     }
 
+    /// Takes a chunk that arrived as a message, under the same conditions as a reply. It never waits: an answer of which
+    /// too much waits for its caller ends as `limit`.
+    pub fn chunk(&self, attached: &Attached, request: &str, chunk: Json) -> Result<(), Rejection> {
+        self.pending
+            .chunk(attached.attachment.number, request.parse().ok(), chunk)
+    }
+
     /// Tells the project's subscribers of a call that was handled locally. Never waits, and costs one look at a
     /// counter when nobody subscribes.
     pub fn notify(&self, call: &Call, result: &Result<Json, CallError>) {
@@ -330,6 +338,7 @@ impl Gateway {
             attached: self.attachments().len(),
             claims: self.claims.count(),
             subscriptions: self.subscribers.count(),
+            offers: self.offers.count(),
             pending: self.pending.count(),
             rejected: self.pending.rejected(),
             lagged: self.subscribers.lagged(),
@@ -344,6 +353,7 @@ impl Gateway {
     fn forget(&self, attachment: &Arc<Attachment>) {
         attachment.gone.cancel();
         self.subscribers.remove(attachment, None);
+        self.offers.forget(attachment);
         self.claims.release(attachment);
     }
 }
@@ -374,6 +384,50 @@ impl Drop for Attached {
         }
         drop(attachments);
         self.gateway.forget(&self.attachment);
+    }
+}
+
+/// What a request is made under.
+struct Under<'a> {
+    /// The epoch of the claim, when there is one.
+    epoch: Option<u64>,
+    /// Fires when it no longer holds.
+    ended: &'a CancellationToken,
+}
+
+/// Carries one request to its end: `send` turns its ticket into the work that brings the reply.
+async fn carry<'a>(
+    pending: &Arc<Pending>,
+    to: &Arc<Attachment>,
+    under: Under<'_>,
+    chunks: Option<Entrance<Json>>,
+    call: &Call,
+    send: impl FnOnce(RequestTicket) -> BoxFuture<'a, Result<Json, CallError>>,
+) -> Result<Json, CallError> {
+    if call.cancel.is_cancelled() {
+        return Err(CallError::stopped(call));
+    }
+    let ticket = pending.open(to, under.epoch, under.ended.clone(), chunks)?;
+    let delivery = ticket.delivery();
+    let target = to.target();
+    tokio::select! {
+        // A reply that was accepted counts even if its giver has gone by now.
+        biased;
+        result = send(ticket) => result,
+        () = under.ended.cancelled() => Err(if delivery.withdraw() {
+            let message = format!("{target} went away before {} was sent to it; nothing was done", call.name);
+            CallError::new(ErrorKind::Unavailable, message)
+        } else {
+            let message = format!("{target} went away while it worked on {}; check what it did", call.name);
+            CallError::new(ErrorKind::Indeterminate, message)
+        }),
+        () = call.cancel.cancelled(), if !to.carrier.stops() => Err(if delivery.withdraw() {
+            CallError::stopped(call)
+        } else {
+            let why = if call.deadline.passed() { "its time limit passed" } else { "the caller gave up" };
+            let message = format!("{why} while {target} worked on {}; check what it did", call.name);
+            CallError::new(ErrorKind::Indeterminate, message)
+        }),
     }
 }
 

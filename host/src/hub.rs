@@ -138,6 +138,7 @@ impl Hub {
             state: &state,
             desk: Arc::clone(&desk),
             log: Arc::clone(&log),
+            models: Arc::clone(&gateway) as _,
         };
         // New at each start: no call outlives it.
         let runtime: Arc<str> = format!("waypost-{}", uuid::Uuid::now_v7()).into();

@@ -25,6 +25,7 @@ pub mod carrier;
 pub mod component;
 pub mod endpoint;
 pub mod guests;
+pub mod models;
 pub mod outside;
 pub mod process;
 pub mod socket;

@@ -1,11 +1,9 @@
 //! Notifications that wait for one subscriber: bounded in number and in bytes, and nobody waits for room.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use tokio::sync::mpsc;
 
 use super::Notification;
+use super::bounded::{Entrance, Exit, bounded};
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
@@ -17,65 +15,28 @@ pub struct Room {
 }
 
 /// The end of the carrier.
-pub struct Outbox {
-    queue: mpsc::Sender<(Arc<Notification>, u64)>,
-    bytes: usize,
-    queued: Arc<AtomicUsize>,
-}
+pub struct Outbox(Entrance<(Arc<Notification>, u64)>);
 
 /// The end of whoever hands them over.
-pub struct Backlog {
-    queue: mpsc::Receiver<(Arc<Notification>, u64)>,
-    queued: Arc<AtomicUsize>,
-}
+pub struct Backlog(Exit<(Arc<Notification>, u64)>);
 
 /// A queue of notifications, and its two ends.
 pub fn backlog(room: Room) -> (Outbox, Backlog) {
-    let (sender, receiver) = mpsc::channel(room.notifications);
-    let queued = Arc::new(AtomicUsize::new(0));
-    let outbox = Outbox {
-        queue: sender,
-        bytes: room.bytes,
-        queued: Arc::clone(&queued),
-    };
-    let backlog = Backlog {
-        queue: receiver,
-        queued,
-    };
-    (outbox, backlog)
+    let (entrance, exit) = bounded(room.notifications, room.bytes);
+    (Outbox(entrance), Backlog(exit))
 }
 
 impl Outbox {
     /// Queues a notification, and that `dropped` others were lost before it; false when there is no room.
     pub fn put(&self, notification: &Arc<Notification>, dropped: u64) -> bool {
-        let size = notification.size();
-        if !self.reserve(size) {
-            return false;
-        }
-        let queued = self.queue.try_send((Arc::clone(notification), dropped)).is_ok();
-        if !queued {
-            self.queued.fetch_sub(size, Ordering::Relaxed);
-        }
-        queued
-    }
-
-    fn reserve(&self, size: usize) -> bool {
-        let room = |queued: usize| {
-            let next = queued.saturating_add(size);
-            (queued == 0 || next <= self.bytes).then_some(next)
-        };
-        self.queued
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
-            .is_ok()
+        self.0.put((Arc::clone(notification), dropped), notification.size())
     }
 }
 
 impl Backlog {
     /// The next notification and how many were lost before it; none when its carrier is gone.
     pub async fn next(&mut self) -> Option<(Arc<Notification>, u64)> {
-        let (notification, dropped) = self.queue.recv().await?;
-        self.queued.fetch_sub(notification.size(), Ordering::Relaxed);
-        Some((notification, dropped))
+        self.0.next().await
     }
 }
 

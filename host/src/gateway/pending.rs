@@ -2,7 +2,8 @@
 //!
 //! A request has an id that is never used again. Its reply counts from the attachment that was asked, while the lease
 //! it was asked under holds, the first time. Ids that have ended are remembered for a while, so that a refused reply
-//! is counted under its true reason; nothing of the reply is kept.
+//! is counted under its true reason; nothing of the reply is kept. A chunk counts under the same conditions, before the
+//! reply.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -13,14 +14,15 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::bounded::Entrance;
 use super::{Attachment, upstream};
 use crate::call::{CallError, Json};
-use crate::error::ErrorKind;
+use crate::error::{Blame, ErrorKind};
 
 /// How many ended requests are remembered.
 const REMEMBERED: usize = 4096;
 
-/// Why a reply was refused.
+/// Why a reply or a chunk was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// No such request, or one that ended long ago.
@@ -48,7 +50,7 @@ impl Rejection {
     }
 }
 
-/// How many replies were refused, by reason.
+/// How many replies and chunks were refused, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Rejected {
     /// No such request, or one that ended long ago.
@@ -98,9 +100,16 @@ struct Entry {
 }
 
 enum State {
-    Waiting(oneshot::Sender<Result<Json, CallError>>),
+    Waiting(Waiting),
     /// Every further reply is refused for this reason.
     Ended(Rejection),
+}
+
+/// What waits for the other side.
+struct Waiting {
+    reply: oneshot::Sender<Result<Json, CallError>>,
+    /// None when its answer has no chunks.
+    chunks: Option<Entrance<Json>>,
 }
 
 impl Pending {
@@ -112,12 +121,13 @@ impl Pending {
         }
     }
 
-    /// A new request to an attachment, made under a lease.
+    /// A new request to an attachment, made under a lease; what is said in chunks goes to `chunks`.
     pub(super) fn open(
         self: &Arc<Self>,
         to: &Arc<Attachment>,
         epoch: Option<u64>,
         lease: CancellationToken,
+        chunks: Option<Entrance<Json>>,
     ) -> Result<RequestTicket, CallError> {
         let room = |now: usize| (now < self.limit).then(|| now.saturating_add(1));
         if to
@@ -134,14 +144,14 @@ impl Pending {
         }
         let id = Uuid::now_v7();
         let delivery = Delivery::default();
-        let (sender, reply) = oneshot::channel();
+        let (waiting, reply) = oneshot::channel();
         self.open.fetch_add(1, Ordering::Relaxed);
         self.table().entries.insert(
             id,
             Entry {
                 asked: to.number,
                 lease,
-                state: State::Waiting(sender),
+                state: State::Waiting(Waiting { reply: waiting, chunks }),
             },
         );
         let slot = Slot {
@@ -154,11 +164,25 @@ impl Pending {
     }
 
     pub(super) fn reply(&self, from: u64, id: Option<Uuid>, result: Result<Json, CallError>) -> Result<(), Rejection> {
+        self.accept(from, id, |entry| entry.take(result))
+    }
+
+    /// Takes a chunk; never waits for room.
+    pub(super) fn chunk(&self, from: u64, id: Option<Uuid>, chunk: Json) -> Result<(), Rejection> {
+        self.accept(from, id, |entry| entry.take_chunk(chunk))
+    }
+
+    fn accept(
+        &self,
+        from: u64,
+        id: Option<Uuid>,
+        take: impl FnOnce(&mut Entry) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
         let mut table = self.table();
         let outcome = match id.and_then(|id| table.entries.get_mut(&id)) {
             None => Err(Rejection::Unknown),
             Some(entry) if entry.asked != from => Err(Rejection::Foreign),
-            Some(entry) => entry.take(result),
+            Some(entry) => take(entry),
         };
         if let Err(reason) = outcome {
             table.rejected.count(reason);
@@ -209,9 +233,31 @@ impl Entry {
         let end = if stale { Rejection::Stale } else { Rejection::Duplicate };
         match std::mem::replace(&mut self.state, State::Ended(end)) {
             State::Waiting(_) if stale => Err(Rejection::Stale),
-            State::Waiting(reply) => reply.send(result).map_err(|_| Rejection::Late),
+            State::Waiting(waiting) => waiting.reply.send(result).map_err(|_| Rejection::Late),
             State::Ended(reason) => Err(reason),
         }
+    }
+
+    fn take_chunk(&mut self, chunk: Json) -> Result<(), Rejection> {
+        let waiting = match &self.state {
+            State::Ended(reason) => return Err(*reason),
+            State::Waiting(_) if self.lease.is_cancelled() => return Err(Rejection::Stale),
+            State::Waiting(waiting) => waiting,
+        };
+        // A request whose answer has no chunks is not one that a chunk can belong to.
+        let chunks = waiting.chunks.as_ref().ok_or(Rejection::Unknown)?;
+        let size = chunk.as_str().len();
+        if chunks.put(chunk, size) {
+            return Ok(());
+        }
+        if let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Ended(Rejection::Late)) {
+            let message = "the caller reads the answer more slowly than it comes, and too much of it waits; read faster, or \
+                           ask without `stream`";
+            let error = CallError::new(ErrorKind::Limit, message).blame(Blame::Caller);
+            // Whoever asked may be gone by now.
+            let _ = waiting.reply.send(Err(error));
+        }
+        Err(Rejection::Late)
     }
 }
 

@@ -362,22 +362,19 @@ async fn what_was_never_sent_did_nothing() {
 #[tokio::test]
 async fn requests_in_flight_have_a_limit() {
     let hub = Hub::new();
-    let gateway = Arc::new(Gateway::with_limits(hub.log.clone(), Limits { pending: 1 }));
+    let limits = Limits {
+        pending: 1,
+        ..Limits::default()
+    };
+    let gateway = Arc::new(Gateway::with_limits(hub.log.clone(), limits));
     let hub = Hub { gateway, ..hub };
     let (a, mut requests) = hub.attach("a");
     hub.claim(&a, &["*"]).await.unwrap();
     let first = hub.proxy(call("inference"));
     let id = requests.recv().await.unwrap().to_string();
-    let error = hub
-        .gateway
-        .proxy(&call("inference"), &Sink::discard())
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Limit);
-    assert_eq!(
-        error.message,
-        "connection:a has 1 requests in flight, its limit; try again later"
-    );
+    let error = hub.proxy(call("inference")).await.unwrap().unwrap_err();
+    let expected = "limit: connection:a has 1 requests in flight, its limit; try again later";
+    assert_eq!(error.to_string(), expected);
     hub.gateway.reply(&a, &id, Ok(Json::null())).unwrap();
     first.await.unwrap().unwrap();
     let second = hub.proxy(call("inference"));
@@ -595,4 +592,5 @@ async fn no_claim_holds_before_it_is_in_the_log() {
 }
 
 mod model;
+mod offers;
 mod records;

@@ -56,6 +56,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/plugins/{id}", delete(unload_plugin))
         .route("/plugins/{id}/reload", post(reload_plugin))
         .route("/plugins/{id}/logs", get(plugin_logs))
+        .route("/models", get(models))
         .route("/routes", get(routes))
         .route("/routes/explain", post(explain))
         .route("/calls", post(call))
@@ -412,6 +413,11 @@ async fn unload_plugin(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -
 async fn plugin_logs(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
     hub.plugins.get(&id)?;
     value(hub.plugin_log.lines(&id))
+}
+
+/// The models that connected processes serve.
+async fn models(State(hub): State<Arc<Hub>>) -> Answered {
+    value(hub.gateway.offered(&hub.project))
 }
 
 async fn routes(State(hub): State<Arc<Hub>>) -> Answered {

@@ -1,7 +1,8 @@
 //! The direct socket: an outside process on `/plugins`, as one of the gateway's carriers.
 //!
 //! It names itself (`providerId`), proves it with its token (`members`), and from then on holds the claim that it may hold and
-//! hears of locally handled calls. Nothing is sent to it but requests, notifications and answers. Not here: what its
+//! hears of locally handled calls. One that may claim `inference` may offer models, too. Nothing is sent to it but
+//! requests, notifications and answers. Not here: what its
 //! frames look like (`frames`), and which replies count ([`crate::gateway`]).
 
 use std::sync::Arc;
@@ -25,14 +26,15 @@ use super::caller::{self, Caller};
 use super::dialect::Part;
 use super::gate::{self, Gate};
 use super::socket::{self, Ending, Limits, Outgoing, Strikes, close, writer};
-use crate::call::{CallError, Json, Target};
-use crate::error::Result;
-use crate::gateway::{Attached, Gateway};
+use crate::call::{CallError, CallName, Json, Target, covers};
+use crate::error::{ErrorKind, Result};
+use crate::gateway::{Attached, Gateway, Offer};
 
 mod asks;
 mod carrier;
 mod frames;
 mod members;
+mod offers;
 #[cfg(test)]
 mod tests;
 
@@ -204,7 +206,7 @@ struct Session<'a> {
     direct: &'a DirectSocket,
     member: &'a Member,
     attached: &'a Attached,
-    carrier: &'a SocketCarrier,
+    carrier: &'a Arc<SocketCarrier>,
     id: String,
     /// Of a process that was greeted: where it is noted that it has stopped.
     stopped: Option<mpsc::Sender<()>>,
@@ -279,6 +281,24 @@ impl Session<'_> {
             }
             // Taken before this: it is a call, which is answered when it has ended.
             ClientBody::Other(_) => Ok(()),
+            ClientBody::Chunk { to, chunk } => {
+                // Counted, as a reply is.
+                let _ = self.direct.gateway.chunk(self.attached, &to, chunk);
+                Ok(())
+            }
+            ClientBody::Register(offer) => {
+                let id = offer.as_ref().ok().map(|offer| offer.id.clone());
+                let error = offer.and_then(|offer| self.offer(offer)).err();
+                let answer = offers::answer(true, request_id.as_ref(), id.as_deref(), error.as_ref())?;
+                self.send(answer).await
+            }
+            ClientBody::Unregister(id) => {
+                let DirectSocket { gateway, project, .. } = self.direct;
+                let known = id.as_ref().ok().cloned();
+                let error = id.and_then(|id| gateway.take_back(self.attached, project, &id)).err();
+                let answer = offers::answer(false, request_id.as_ref(), known.as_deref(), error.as_ref())?;
+                self.send(answer).await
+            }
             ClientBody::Order(order) => {
                 let result = self.order(order).await;
                 let error = result.as_ref().err();
@@ -356,6 +376,21 @@ impl Session<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Offers models: what answers `inference` in any way must be allowed to claim it.
+    fn offer(&self, offer: Offer) -> Result<(), CallError> {
+        let DirectSocket { gateway, project, .. } = self.direct;
+        let inference = CallName::new("inference", None);
+        if !self.member.claim.iter().any(|pattern| covers(pattern, &inference)) {
+            let message = format!(
+                "connection:{} may not serve models: add `inference` to `claim` of its [[connection]] or [[spawn]] in \
+                 waypost.toml",
+                self.member.name
+            );
+            return Err(CallError::new(ErrorKind::Denied, message));
+        }
+        gateway.offer(self.attached, project, offer, Arc::clone(self.carrier) as _)
     }
 
     async fn send(&self, frame: Json) -> Result<(), CallError> {

@@ -54,6 +54,33 @@ impl Answer {
             .map_or_else(Vec::new, |delta| self.take(delta)))
     }
 
+    /// Takes in the reply that ends a stream of parts, or is all there is. What the parts said is not taken again.
+    pub(super) fn finish(&mut self, mut reply: Value) -> Result<Vec<Value>, String> {
+        if self.chosen && reply.is_null() {
+            return Ok(Vec::new());
+        }
+        let choices = reply.get_mut("choices").and_then(Value::as_array_mut);
+        for choice in choices.into_iter().flatten() {
+            for said in ["message", "delta"] {
+                let Some(said) = choice.get_mut(said).and_then(Value::as_object_mut) else {
+                    continue;
+                };
+                if !self.content.is_empty() {
+                    said.remove("content");
+                }
+                if !self.calls.is_empty() {
+                    said.remove("tool_calls");
+                }
+            }
+        }
+        let chunks = self.push(&reply)?;
+        if self.chosen {
+            Ok(chunks)
+        } else {
+            Err("its reply is no chat completion: it has no choice".to_owned())
+        }
+    }
+
     fn take(&mut self, delta: &Value) -> Vec<Value> {
         let mut chunks = Vec::new();
         let piece = delta.get("content").map(text).unwrap_or_default();
@@ -301,6 +328,58 @@ mod tests {
         assert!(!answer.chosen());
     }
 
+    #[test]
+    fn a_reply_adds_what_its_parts_left_out() {
+        let call = json!({"id": "a", "type": "function", "function": {"name": "read", "arguments": "{}"}});
+        let counts = json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5});
+        let message = json!({"role": "assistant", "content": "hi", "tool_calls": [call]});
+        let whole = json!({"id": "x", "object": "chat.completion", "model": "m", "usage": counts,
+                           "choices": [{"index": 0, "finish_reason": "tool_calls", "message": message}]});
+        let parts = [
+            vec![],
+            vec![json!({"content": "hi"})],
+            vec![json!({"tool_calls": [call]})],
+            vec![
+                json!({"content": "h"}),
+                json!({"content": "i"}),
+                json!({"tool_calls": [call]}),
+            ],
+        ];
+        for parts in parts {
+            let mut answer = Answer::default();
+            let mut chunks = Vec::new();
+            for part in parts {
+                chunks.extend(answer.push(&delta(part)).unwrap());
+            }
+            chunks.extend(answer.finish(whole.clone()).unwrap());
+            let told = |name: &str| chunks.iter().filter(|chunk| chunk.get(name).is_some()).count();
+            assert!(told("content") > 0 && told("tool_calls") == 1, "{chunks:?}");
+            assert_eq!(answer.reply("asked")["completion"], whole);
+        }
+    }
+
+    #[test]
+    fn a_reply_that_is_no_chat_completion_is_told() {
+        let none = "its reply is no chat completion: it has no choice";
+        for (reply, why) in [
+            (json!({}), none),
+            (json!({"choices": []}), none),
+            (json!({"choices": 7}), none),
+            (json!(null), "it is not a JSON object"),
+            (json!("hello"), "it is not a JSON object"),
+            (json!({"error": "overloaded"}), "overloaded"),
+        ] {
+            assert_eq!(Answer::default().finish(reply).unwrap_err(), why);
+        }
+        // After parts, nothing more has to be said.
+        for reply in [json!(null), json!({}), json!({"choices": [], "usage": {}})] {
+            let mut answer = Answer::default();
+            answer.push(&delta(json!({"content": "x"}))).unwrap();
+            assert_eq!(answer.finish(reply), Ok(vec![]));
+            assert_eq!(answer.reply("asked")["content"], "x");
+        }
+    }
+
     fn any_json() -> impl Strategy<Value = Value> {
         let names = "(choices|delta|message|content|tool_calls|index|id|function|name|arguments|usage|finish_reason)";
         let leaf = prop_oneof![
@@ -319,13 +398,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_events_make_a_reply_of_the_right_shape(events in proptest::collection::vec(any_json(), 0..6)) {
+        fn any_events_make_a_reply_of_the_right_shape(events in proptest::collection::vec(any_json(), 0..6),
+                                                       last in any_json()) {
             let mut answer = Answer::default();
             let mut told = String::new();
             for event in &events {
                 for chunk in answer.push(event).unwrap_or_default() {
                     told.push_str(chunk["content"].as_str().unwrap_or_default());
                 }
+            }
+            for chunk in answer.finish(last).unwrap_or_default() {
+                told.push_str(chunk["content"].as_str().unwrap_or_default());
             }
             let reply = answer.reply("m");
             prop_assert_eq!(&reply["content"], &json!(told));

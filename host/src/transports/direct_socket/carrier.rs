@@ -6,10 +6,12 @@ use futures::future::BoxFuture;
 use futures::stream::{Stream, unfold};
 use tokio::sync::mpsc;
 
-use super::frames;
+use super::{frames, offers};
 use crate::call::{Call, CallError, Json, Sink, Target};
 use crate::error::{Blame, ErrorKind};
-use crate::gateway::{Backlog, Carrier, Notification, Outbox, RequestTicket, Room, backlog};
+use crate::gateway::{
+    Backlog, Carrier, ModelCarrier, ModelRequest, Notification, Outbox, RequestTicket, Room, backlog,
+};
 use crate::transports::dialect;
 use crate::transports::socket::{Limits, Outgoing, OutgoingQueue};
 
@@ -63,6 +65,22 @@ impl SocketCarrier {
             CallError::new(ErrorKind::Unavailable, message)
         })
     }
+
+    /// Sends the frame of a request, and waits for its reply.
+    async fn carry(&self, call: &Call, frame: Json, ticket: RequestTicket) -> Result<Json, CallError> {
+        if frame.as_str().len() > self.limits.frame() {
+            let message = format!(
+                "{} as a frame has {} bytes; at most {} are sent to {}",
+                call.name,
+                frame.as_str().len(),
+                self.limits.frame(),
+                self.target
+            );
+            return Err(CallError::new(ErrorKind::Limit, message).blame(Blame::Caller));
+        }
+        self.send(Outgoing::request(frame, ticket.delivery())).await?;
+        ticket.reply().await
+    }
 }
 
 impl Carrier for SocketCarrier {
@@ -97,24 +115,27 @@ impl Carrier for SocketCarrier {
                 route: &route,
             };
             let frame = frames::request(call, hop)?;
-            if frame.as_str().len() > self.limits.frame() {
-                let message = format!(
-                    "{} as a frame has {} bytes; at most {} are sent to {}",
-                    call.name,
-                    frame.as_str().len(),
-                    self.limits.frame(),
-                    self.target
-                );
-                return Err(CallError::new(ErrorKind::Limit, message).blame(Blame::Caller));
-            }
-            self.send(Outgoing::request(frame, ticket.delivery())).await?;
-            let result = ticket.reply().await?;
+            let result = self.carry(call, frame, ticket).await?;
             Ok(dialect::canonical_reply(&call.name, result))
         })
     }
 
     fn notify(&self, notification: &Arc<Notification>, dropped: u64) -> bool {
         self.outbox.put(notification, dropped)
+    }
+}
+
+impl ModelCarrier for SocketCarrier {
+    fn ask<'a>(
+        &'a self,
+        call: &'a Call,
+        request: &'a ModelRequest,
+        ticket: RequestTicket,
+    ) -> BoxFuture<'a, Result<Json, CallError>> {
+        Box::pin(async move {
+            let frame = offers::request(request, ticket.id())?;
+            self.carry(call, frame, ticket).await
+        })
     }
 }
 

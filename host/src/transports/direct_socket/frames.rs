@@ -1,7 +1,7 @@
 //! The frames of the direct socket, in both directions.
 //!
 //! One JSON object in one text message. What the hub does not read stays text ([`Json`], [`RawValue`]) and is never
-//! parsed into a tree. Not here: what a frame does.
+//! parsed into a tree. Not here: what a frame does, and what an offer of models looks like (`offers`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +15,9 @@ use uuid::Uuid;
 
 use crate::call::{Call, CallError, CallName, Json};
 use crate::error::{Blame, ErrorKind};
-use crate::gateway::Notification;
+use crate::gateway::{Notification, Offer};
+
+use super::offers;
 
 /// The longest `requestId` that is echoed, in bytes of JSON.
 pub(super) const REQUEST_ID: usize = 256;
@@ -44,6 +46,17 @@ pub(super) enum ClientBody {
         /// What the caller gets.
         result: Result<Json, CallError>,
     },
+    /// A chunk of the answer to one of the hub's requests.
+    Chunk {
+        /// The id of the request.
+        to: String,
+        /// The chunk.
+        chunk: Json,
+    },
+    /// An offer of models, or why it is none.
+    Register(Result<Offer, CallError>),
+    /// The end of an offer: its id.
+    Unregister(Result<String, CallError>),
     /// Anything else: what it asks of the hub.
     Other(String),
 }
@@ -83,6 +96,14 @@ struct Envelope<'a> {
     #[serde(borrow, default)]
     result: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    chunk: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    manifest: Option<&'a RawValue>,
+    #[serde(rename = "providerId", borrow, default)]
+    provider_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
 
@@ -105,18 +126,54 @@ pub(super) fn decode(text: &str) -> Result<ClientFrame, Malformed> {
         "executionGateway.relinquish" => ClientBody::Order(Order::Relinquish),
         "executionGateway.subscribe" => ClientBody::Order(Order::Subscribe),
         "executionGateway.unsubscribe" => ClientBody::Order(Order::Unsubscribe),
-        "executionGateway.reply" => {
-            let own = || request_id.as_ref().and_then(|id| id.to::<String>().ok());
-            let to = envelope.reply_request_id.as_deref().map(ToOwned::to_owned).or_else(own);
-            let missing = || Malformed::Field("a reply needs the `replyRequestId` of its request".to_owned());
-            ClientBody::Reply {
-                to: to.ok_or_else(missing)?,
-                result: outcome(&envelope),
-            }
+        "executionGateway.reply" => ClientBody::Reply {
+            to: envelope.to("a reply", request_id.as_ref())?,
+            result: outcome(&envelope),
+        },
+        "llmProvider.reply" => ClientBody::Reply {
+            to: envelope.to("a reply", request_id.as_ref())?,
+            result: response(&envelope),
+        },
+        "llmProvider.error" => ClientBody::Reply {
+            to: envelope.to("an error", request_id.as_ref())?,
+            result: Err(failed(&failure_text(&envelope))),
+        },
+        "llmProvider.chunk" => ClientBody::Chunk {
+            to: envelope.to("a chunk", request_id.as_ref())?,
+            chunk: envelope.chunk()?,
+        },
+        "llmProvider.register" => {
+            // Some put the fields of the manifest beside the type.
+            let whole = || serde_json::from_str(text).map_err(|error| Malformed::Field(error.to_string()));
+            let manifest = envelope.manifest.map_or_else(whole, Ok)?;
+            ClientBody::Register(offers::manifest(manifest))
+        }
+        "llmProvider.unregister" => {
+            let id = envelope.provider_id.map(RawValue::get).unwrap_or_default();
+            // What is no text is an id that nobody has.
+            let id: Cow<str> = serde_json::from_str::<String>(id).map_or_else(|_| id.into(), Cow::Owned);
+            ClientBody::Unregister(offers::provider_id(&id))
         }
         kind => ClientBody::Other(shortened(kind, REQUEST_ID)),
     };
     Ok(ClientFrame { request_id, body })
+}
+
+impl Envelope<'_> {
+    /// The id of the request that the frame is about: `replyRequestId`, else its own.
+    fn to(&self, what: &str, own: Option<&Json>) -> Result<String, Malformed> {
+        let own = || own.and_then(|id| id.to::<String>().ok());
+        let to = self.reply_request_id.as_deref().map(ToOwned::to_owned).or_else(own);
+        to.ok_or_else(|| Malformed::Field(format!("{what} needs the `replyRequestId` of its request")))
+    }
+
+    fn chunk(&self) -> Result<Json, Malformed> {
+        let Some(chunk) = self.chunk else {
+            return Err(Malformed::Field("a chunk needs its `chunk`".to_owned()));
+        };
+        Json::parse(chunk.get())
+            .map_err(|error| Malformed::Field(format!("its `chunk` cannot be read: {}", error.message)))
+    }
 }
 
 fn request_id(raw: &RawValue) -> Result<Option<Json>, Malformed> {
@@ -147,6 +204,15 @@ fn outcome(envelope: &Envelope) -> Result<Json, CallError> {
     }
 }
 
+/// What a model's reply means to the caller: its `response`, as it is.
+fn response(envelope: &Envelope) -> Result<Json, CallError> {
+    if envelope.success == Some(false) {
+        return Err(failed(&failure_text(envelope)));
+    }
+    let raw = envelope.response.map_or("null", RawValue::get);
+    Json::parse(raw).map_err(|error| failed(&format!("its response cannot be read: {}", error.message)))
+}
+
 #[derive(Serialize)]
 struct Wrapped {
     result: Json,
@@ -156,7 +222,7 @@ fn failed(text: &str) -> CallError {
     CallError::new(ErrorKind::Other, shortened(text, ERROR_TEXT)).blame(Blame::Upstream)
 }
 
-/// The error text of a failed reply: `result.error`, else `error`.
+/// The error text of a failed reply: `result.error` or `response.error`, else `error`.
 fn failure_text(envelope: &Envelope) -> String {
     #[derive(Deserialize)]
     struct Failure<'a> {
@@ -165,6 +231,7 @@ fn failure_text(envelope: &Envelope) -> String {
     }
     let inner = envelope
         .result
+        .or(envelope.response)
         .and_then(|result| serde_json::from_str::<Failure>(result.get()).ok());
     match inner.map(|failure| failure.error).or(envelope.error) {
         None => "the connected process reported a failure without a text; look into its own log".to_owned(),
@@ -279,28 +346,38 @@ pub(super) fn answer(
     data: Outcome<'_>,
     error: Option<&CallError>,
 ) -> Result<Json, CallError> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer<'a> {
-        r#type: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        request_id: Option<&'a Json>,
-        success: bool,
-        data: Outcome<'a>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<&'a str>,
-    }
     let r#type = match order {
         Order::Claim => "executionGateway.claimResponse",
         Order::Relinquish => "executionGateway.relinquishResponse",
         Order::Subscribe => "executionGateway.subscribeResponse",
         Order::Unsubscribe => "executionGateway.unsubscribeResponse",
     };
-    let success = error.is_none();
-    Json::of(&Answer {
+    told(r#type, request_id, Some(data), error)
+}
+
+/// Writes what came of a frame: a success, unless there is an error.
+pub(super) fn told<D: Serialize>(
+    r#type: &'static str,
+    request_id: Option<&Json>,
+    data: Option<D>,
+    error: Option<&CallError>,
+) -> Result<Json, CallError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Told<'a, D> {
+        r#type: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<&'a Json>,
+        success: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<D>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a str>,
+    }
+    Json::of(&Told {
         r#type,
         request_id,
-        success,
+        success: error.is_none(),
         data,
         error: error.map(|error| &*error.message),
     })
@@ -325,7 +402,8 @@ pub(super) fn error(request_id: Option<&Json>, text: &str) -> Result<Json, CallE
     })
 }
 
-fn now(at: std::time::SystemTime) -> String {
+/// A moment as frames have it.
+pub(super) fn now(at: std::time::SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 

@@ -322,6 +322,7 @@ async fn it_claims_and_answers_without_being_greeted() {
         attached: 1,
         claims: 1,
         subscriptions: 1,
+        offers: 0,
         pending: 0,
         rejected,
         lagged: 0,
