@@ -31,7 +31,7 @@ use crate::gateway::{Attached, Gateway};
 
 mod asks;
 mod carrier;
-mod frames;
+pub mod frames;
 mod members;
 #[cfg(test)]
 mod tests;
