@@ -32,8 +32,13 @@ fn build() -> Result<(), String> {
     for watched in ["wit", "sdk", "plugins", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
-    // One folder for all profiles of the host: what is built for the sandbox is the same.
-    let target = out.join("plugins");
+    // One folder for all that is built of the host here, also by clippy and for the fuzz targets: what is built for the sandbox is
+    // the same.
+    let target = out
+        .ancestors()
+        .nth(2)
+        .ok_or("the package is built in no folder")?
+        .join("waypost-plugins");
     let mut cargo = Command::new(variable("CARGO")?);
     cargo
         .current_dir(&root)

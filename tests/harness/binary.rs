@@ -5,18 +5,10 @@ use std::process::Command;
 
 use super::guests;
 
-/// Builds the binary.
+/// Builds the binary. No package is named, so that its dependencies are those of `cargo test`, with the same features.
 pub fn build() {
     let built = guests::cargo()
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--package",
-            "waypost",
-            "--bin",
-            "waypost",
-        ])
+        .args(["build", "--release", "--locked", "--bin", "waypost"])
         .output()
         .expect("cargo starts");
     assert!(

@@ -32,7 +32,7 @@ use crate::gateway::{Attached, Gateway, Offer};
 
 mod asks;
 mod carrier;
-mod frames;
+pub mod frames;
 mod members;
 mod offers;
 #[cfg(test)]

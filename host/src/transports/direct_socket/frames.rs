@@ -20,14 +20,14 @@ use crate::gateway::{Notification, Offer};
 use super::offers;
 
 /// The longest `requestId` that is echoed, in bytes of JSON.
-pub(super) const REQUEST_ID: usize = 256;
+pub const REQUEST_ID: usize = 256;
 
 /// The longest error text that is taken from a reply, in bytes.
-pub(super) const ERROR_TEXT: usize = 4096;
+pub const ERROR_TEXT: usize = 4096;
 
 /// A frame from the connected process.
 #[derive(Debug, PartialEq)]
-pub(super) struct ClientFrame {
+pub struct ClientFrame {
     /// Its own id, a string or a number, to be echoed.
     pub request_id: Option<Json>,
     /// What it says.
@@ -36,7 +36,7 @@ pub(super) struct ClientFrame {
 
 /// What a frame from the connected process says.
 #[derive(Debug, PartialEq)]
-pub(super) enum ClientBody {
+pub enum ClientBody {
     /// An order that is answered.
     Order(Order),
     /// The reply to one of the hub's requests.
@@ -63,7 +63,7 @@ pub(super) enum ClientBody {
 
 /// What a connected process may order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub enum Order {
     /// Answer for the calls that it may claim.
     Claim,
     /// Give the claim back.
@@ -76,7 +76,7 @@ pub(super) enum Order {
 
 /// Why a frame could not be read.
 #[derive(Debug, PartialEq)]
-pub(super) enum Malformed {
+pub enum Malformed {
     /// It is not one JSON object.
     NotAnObject,
     /// It is one, but a field is missing or of the wrong type; the text says which.
@@ -107,8 +107,8 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// Reads one frame.
-pub(super) fn decode(text: &str) -> Result<ClientFrame, Malformed> {
+/// Reads one frame. Nothing that a connected process can write is a panic.
+pub fn decode(text: &str) -> Result<ClientFrame, Malformed> {
     // A list could be read as the fields in their order.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(Malformed::NotAnObject);
@@ -249,7 +249,7 @@ fn shortened(text: &str, limit: usize) -> String {
 
 /// What a request adds to the frame that came in.
 #[derive(Clone, Copy)]
-pub(super) struct Hop<'a> {
+pub struct Hop<'a> {
     /// The id of the request.
     pub id: Uuid,
     /// The runtimes that it has passed, this one last.
@@ -257,7 +257,7 @@ pub(super) struct Hop<'a> {
 }
 
 /// Writes the request for a call. Its `originalMessage` is the frame that came in, with what this hop adds.
-pub(super) fn request(call: &Call, hop: Hop<'_>) -> Result<Json, CallError> {
+pub fn request(call: &Call, hop: Hop<'_>) -> Result<Json, CallError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Request<'a> {
