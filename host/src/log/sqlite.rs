@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -37,6 +37,8 @@ pub struct SqliteLog {
     health: Arc<Health>,
     tip: watch::Receiver<Cursor>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// The writer's, to be unparked for work that is waited for.
+    thread: Thread,
     readers: Arc<Readers>,
     blobs: Arc<Blobs>,
 }
@@ -66,6 +68,7 @@ impl SqliteLog {
             queue,
             health,
             tip,
+            thread: thread.thread().clone(),
             writer: Mutex::new(Some(thread)),
             readers,
             blobs,
@@ -96,10 +99,14 @@ impl SqliteLog {
 
     async fn enqueue(&self, work: Work) -> Result<Ticket> {
         let (answer, waiting) = oneshot::channel();
+        let is_awaited = work.is_awaited();
         self.queue.send(Job { work, answer }).await.map_err(|_| {
             let message = "the event log is closed: the hub is stopping, ask again when it is back";
             Error::new(ErrorKind::Unavailable, message).blame(Blame::Hub)
         })?;
+        if is_awaited {
+            self.thread.unpark();
+        }
         Ok(Ticket(Answer::Waiting(waiting)))
     }
 
@@ -125,6 +132,7 @@ impl Drop for SqliteLog {
     fn drop(&mut self) {
         // The writer ends when nobody can queue any more.
         self.queue = mpsc::channel(1).0;
+        self.thread.unpark();
         if let Ok(Some(thread)) = self.writer.get_mut().map(Option::take) {
             let _ = thread.join();
         }

@@ -9,12 +9,14 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::blobs::Blobs;
-use super::{Append, Cursor, NewEvent, Receipt, Record, body, check_quota, wall_clock};
+use super::{Append, Body, Cursor, NewEvent, Receipt, Record, body, check_quota, wall_clock};
+use crate::call::Effect;
 use crate::error::{Blame, Error, ErrorKind, Result};
 
 /// How much work waits unwritten before the next caller has to wait.
@@ -22,6 +24,10 @@ pub(super) const QUEUE: usize = 4096;
 
 /// How much work goes into one transaction.
 const BATCH: usize = 1024;
+
+/// How long the ends of reads wait for more of them: nobody waits for theirs to be on disk, and a commit costs as much as
+/// many rows.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// How many streams' last numbers are kept in memory; all are forgotten, to be read again, when there are more.
 const STREAMS: usize = 10_000;
@@ -42,6 +48,18 @@ pub(super) enum Work {
     Set(Setting),
     /// Ends the writer, after all that is queued.
     Close,
+}
+
+impl Work {
+    /// Whether anybody may wait until it is on disk. Whoever queues such work unparks the writer's thread.
+    pub(super) fn is_awaited(&self) -> bool {
+        let of_a_read =
+            |event: &NewEvent| matches!(&event.body, Body::CallEnded(end) if end.call.effect == Effect::Read);
+        match self {
+            Self::Append(append) => !append.events.iter().all(of_a_read),
+            Self::Set(_) | Self::Close => true,
+        }
+    }
 }
 
 /// A change of a state store.
@@ -155,6 +173,7 @@ impl Writer {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(BATCH);
         while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
+            gather(&mut jobs, &mut batch, LINGER);
             if batch.iter().any(|job| matches!(job.work, Work::Close)) {
                 jobs.close();
             }
@@ -208,6 +227,25 @@ impl Writer {
         }
         transaction.commit().map_err(text)?;
         Ok(outcomes)
+    }
+}
+
+/// Lets a batch grow, as long as nobody waits for any of it and at most for this time.
+fn gather(jobs: &mut mpsc::Receiver<Job>, batch: &mut Vec<Job>, time: Duration) {
+    let until = Instant::now() + time;
+    let mut seen = 0;
+    loop {
+        while batch.len() < BATCH
+            && let Ok(job) = jobs.try_recv()
+        {
+            batch.push(job);
+        }
+        let mut new = batch.iter().skip(std::mem::replace(&mut seen, batch.len()));
+        let left = until.saturating_duration_since(Instant::now());
+        if new.any(|job| job.work.is_awaited()) || batch.len() == BATCH || left.is_zero() || jobs.is_closed() {
+            return;
+        }
+        thread::park_timeout(left);
     }
 }
 
@@ -361,162 +399,4 @@ fn size(number: i64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::Json;
-    use crate::log::{BLOB_FROM, Body, file};
-
-    struct Started {
-        queue: mpsc::Sender<Job>,
-        health: Arc<Health>,
-        thread: JoinHandle<()>,
-    }
-
-    fn writer(dir: &std::path::Path) -> Writer {
-        Writer::new(file::connect(dir).unwrap(), Arc::new(Blobs::open(dir).unwrap())).unwrap()
-    }
-
-    fn start(writer: Writer) -> Started {
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        Started {
-            queue,
-            health: writer.health(),
-            thread: writer.start(jobs).unwrap(),
-        }
-    }
-
-    fn job(work: Work) -> (Job, oneshot::Receiver<Result<Receipt>>) {
-        let (answer, waiting) = oneshot::channel();
-        (Job { work, answer }, waiting)
-    }
-
-    fn append(run: &str, body: &str) -> Work {
-        let body = Body::Json(Json::of(body).unwrap());
-        Work::Append(Append::one(
-            run,
-            NewEvent {
-                kind: "test.event",
-                call: None,
-                body,
-                record: None,
-            },
-        ))
-    }
-
-    impl Started {
-        fn ask(&self, work: Work) -> Result<Receipt> {
-            let (job, waiting) = job(work);
-            self.queue.blocking_send(job).unwrap();
-            waiting.blocking_recv().unwrap()
-        }
-    }
-
-    #[test]
-    fn everything_queued_goes_into_one_commit_and_a_refusal_is_its_own() {
-        let dir = tempfile::tempdir().unwrap();
-        let writer = writer(dir.path());
-        let (tip, health) = (writer.tip(), writer.health());
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        let mut waiting = Vec::new();
-        for number in 0..BATCH {
-            let mut work = append("r", "x");
-            if number == 500 {
-                let Work::Append(append) = &mut work else {
-                    panic!("an append")
-                };
-                append.expected_seq = Some(7);
-            }
-            let (job, answer) = job(work);
-            queue.try_send(job).unwrap();
-            waiting.push(answer);
-        }
-        drop(queue);
-        writer.start(jobs).unwrap().join().unwrap();
-        assert_eq!(health.commits(), 1);
-        let answers: Vec<_> = waiting
-            .into_iter()
-            .map(|answer| answer.blocking_recv().unwrap())
-            .collect();
-        let seqs: Vec<u64> = answers.iter().flatten().map(|receipt| receipt.seq).collect();
-        assert_eq!(seqs, (1..1024).collect::<Vec<u64>>());
-        assert_eq!(
-            answers[500].as_ref().unwrap_err().message,
-            "stream `r` ends at 500, not at 7: read what was added, then append again"
-        );
-        assert_eq!(*tip.borrow(), Cursor(1023));
-    }
-
-    #[test]
-    fn a_full_disk_ends_the_log_with_its_first_failure() {
-        let dir = tempfile::tempdir().unwrap();
-        let writer = writer(dir.path());
-        let tip = writer.tip();
-        let pages: i64 = writer
-            .connection
-            .query_row("PRAGMA page_count", [], |row| row.get(0))
-            .unwrap();
-        writer
-            .connection
-            .query_row(&format!("PRAGMA max_page_count = {}", pages + 4), [], |_| Ok(()))
-            .unwrap();
-        let started = start(writer);
-        let mut durable = 0;
-        let error = loop {
-            match started.ask(append("r", &"x".repeat(BLOB_FROM / 4))) {
-                Ok(receipt) => durable = receipt.seq,
-                Err(error) => break error,
-            }
-        };
-        assert_eq!((error.kind, error.blame), (ErrorKind::Unavailable, Blame::Operator));
-        assert_eq!(
-            error.message,
-            "the event log takes nothing more since a write failed (database or disk is full): give the disk of the \
-             state directory room or repair it, then restart the hub"
-        );
-        assert!(durable > 0);
-        assert_eq!(*tip.borrow(), Cursor(durable));
-        // A small one would fit; it is refused all the same, with the same words.
-        assert_eq!(started.ask(append("other", "x")).unwrap_err().message, error.message);
-        assert_eq!(started.health.failure().unwrap().message, error.message);
-        drop(started.queue);
-        started.thread.join().unwrap();
-        let count: u64 = file::connect(dir.path())
-            .unwrap()
-            .query_row("SELECT count(*) FROM event", [], |row| row.get(0).map(unsigned))
-            .unwrap();
-        assert_eq!(count, durable);
-    }
-
-    #[test]
-    fn a_payload_that_cannot_be_kept_leaves_no_row() {
-        let dir = tempfile::tempdir().unwrap();
-        let started = start(writer(dir.path()));
-        std::fs::remove_dir(dir.path().join("blobs")).unwrap();
-        std::fs::write(dir.path().join("blobs"), "in the way").unwrap();
-        let error = started.ask(append("r", &"x".repeat(BLOB_FROM))).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Unavailable);
-        drop(started.queue);
-        started.thread.join().unwrap();
-        let count = "SELECT count(*) FROM event";
-        let count: i64 = file::connect(dir.path())
-            .unwrap()
-            .query_row(count, [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(count, 0);
-    }
-
-    #[test]
-    fn numbers_go_on_after_the_streams_were_forgotten() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = writer(dir.path());
-        let mut batch = vec![job(append("r", "x")).0];
-        writer.commit(&mut batch);
-        for stream in 0..=STREAMS {
-            writer.order.seqs.insert(stream.to_string().into(), 9);
-        }
-        let (again, answer) = job(append("r", "x"));
-        writer.commit(&mut vec![again]);
-        assert_eq!(answer.blocking_recv().unwrap().unwrap().seq, 2);
-        assert_eq!(writer.order.seqs.len(), 1);
-    }
-}
+mod tests;

@@ -199,7 +199,7 @@ impl Shared {
         if let Some(deadline) = identity.deadline {
             call.deadline = call.deadline.min(deadline);
         }
-        call.cancel = identity.cancel.child_token();
+        call.cancel = identity.cancel.clone();
         call.frame = Some(asked.frame.clone());
         call.route = Arc::clone(&asked.route);
         let Some(journal) = &identity.journal else {

@@ -97,13 +97,15 @@ async fn figures() -> Outcome<Vec<Figure>> {
             "proxied call, 64 in flight, log on disk",
             "a bare two-hop relay",
             proxied,
-        ),
+        )
+        .at_most(Target::Ratio(2.0)),
         Figure::time("the bare two-hop relay", "a bare echo", relay),
         Figure::time(
             "p99 of a local call, 2,000 a second, without numbers",
             "of a bare echo",
             wire::paced().await?,
-        ),
+        )
+        .at_most(Target::Micros(2_000.0)),
         Figure::time(
             "durable append of one event",
             "one SQLite commit of one row",
