@@ -6,6 +6,9 @@ use std::collections::HashSet;
 use futures::SinkExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use waypost::log::Event;
+use waypost::run::NewRun;
 
 use crate::harness::endpoint::{Endpoint, Turn};
 use crate::harness::process::Serving;
@@ -27,6 +30,7 @@ listed![
     what_is_no_object_is_told_and_the_third_time_closes,
     a_flood_waits_and_loses_nothing,
     an_agent_that_leaves_takes_its_calls_with_it,
+    an_agent_with_a_token_acts_in_the_run_that_it_names,
     nothing_that_an_agent_can_send_hurts_the_hub,
 ];
 
@@ -79,6 +83,80 @@ async fn c01_c64_c65_who_may_connect_and_who_may_not() {
         let url = format!("ws://{}/codebolt?id=", served.address);
         let (refused, _) = Socket::connect(&url, &[(header, value)]).await.err().unwrap();
         assert_eq!(refused, status, "{header}: {value}");
+    }
+}
+
+async fn an_agent_with_a_token_acts_in_the_run_that_it_names() {
+    let open = Project::new()
+        .toml("[[route]]\nmatch = \"inference\"\nto = \"ask\"\nfallback = [\"local\"]")
+        .open()
+        .await;
+    let served = open.serve().await;
+    let new = NewRun {
+        prompt: "wait".to_owned(),
+        ..NewRun::default()
+    };
+    let run = open.hub.runs.start(&open.hub.project, new).await.unwrap();
+    open.event(|event| event.run == run.id && &*event.kind == "run.waiting")
+        .await;
+    let join = async |token: &str| {
+        let url = format!("ws://{}/codebolt?id=ws_1&threadToken={token}", served.address);
+        Socket::connect(&url, &[]).await
+    };
+    let write = |path: &str| {
+        let message = json!({ "relPath": path, "newContent": "from outside" });
+        json!({ "type": "fsEvent", "action": "writeToFile", "requestId": path, "message": message })
+    };
+
+    // By the run or by its thread: it writes where the run works, and the log names it.
+    let mut agents = Vec::new();
+    for (name, of) in [("by-run", &run.id), ("by-thread", &run.thread)] {
+        let token = open.token(name, &["agent:elsewhere", &format!("agent:{of}")]).await;
+        let mut agent = join(&token).await.unwrap();
+        assert_eq!(agent.ask(write(name)).await["success"], true);
+        let by = |event: &Event| event.body.as_str().contains(&format!(r#""id":"{name}""#));
+        let ended = open.event(|event| &*event.kind == "call.ended" && by(event)).await;
+        assert_eq!(ended.run, run.id);
+        assert!(!open.root().join(name).exists(), "it is in the environment");
+        assert_eq!(
+            join(&token).await.err(),
+            Some((409, format!("an agent with the token `{name}` is connected\n")))
+        );
+        agents.push((token, agent));
+    }
+    let environment = open.hub.runs.get(&run.id).await.unwrap().environment.unwrap();
+    let changed = format!("{:?}", open.hub.environments.diff(&environment).await.unwrap());
+    assert!(changed.contains("by-run") && changed.contains("by-thread"), "{changed}");
+
+    // It goes with its token, and comes back with another one; it goes with the run, and does not come back.
+    let (_, mut revoked) = agents.remove(0);
+    open.hub.tokens.revoke("by-run").await.unwrap();
+    let reason = |ended: Result<Value, Option<CloseFrame>>| ended.unwrap_err().unwrap().reason.to_string();
+    assert_eq!(
+        reason(revoked.hear_or_end().await),
+        "the token of this agent no longer holds"
+    );
+    let (token, mut agent) = agents.remove(0);
+    open.hub.runs.cancel(&run.id).await.unwrap();
+    assert_eq!(reason(agent.hear_or_end().await), "the run is over");
+    open.event(|event| event.run == run.id && &*event.kind == "run.cancelled")
+        .await;
+    let refused = loop {
+        // Until its first connection has left.
+        match join(&token).await.err().unwrap() {
+            (409, text) if text.ends_with("is connected\n") => tokio::task::yield_now().await,
+            refused => break refused,
+        }
+    };
+    let text = format!(
+        "the token `by-thread` cannot be used now: no run under way has the id or the thread `{}`; connect while the run is \
+         under way\n",
+        run.thread
+    );
+    assert_eq!(refused, (409, text));
+    let refused = (401, "this token is good for no agent\n".to_owned());
+    for token in ["guess".to_owned(), open.token("reader", &["read"]).await] {
+        assert_eq!(join(&token).await.err(), Some(refused.clone()));
     }
 }
 
@@ -357,7 +435,7 @@ async fn an_agent_that_leaves_takes_its_calls_with_it() {
     endpoint.asked_times(1).await;
     drop(agent);
     let ended = open
-        .event(|event| &*event.kind == "call.ended" && event.body.as_str().contains("inference"))
+        .event(|event| &*&*event.kind == "call.ended" && event.body.as_str().contains("inference"))
         .await;
     assert!(ended.body.as_str().contains("\"cancelled\""), "{}", ended.body.as_str());
 }

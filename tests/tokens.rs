@@ -33,16 +33,6 @@ crate::listed![
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Makes a token for an hour.
-async fn made(open: &Open, name: &str, scopes: &[&str]) -> String {
-    let new = NewToken {
-        name: name.to_owned(),
-        scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
-        expires: Duration::from_secs(3600),
-    };
-    open.hub.tokens.create(new, "person:cli").await.unwrap().0
-}
-
 /// Makes a token whose time is over.
 async fn expired(open: &Open, name: &str, scope: &str) -> String {
     let new = NewToken {
@@ -130,14 +120,14 @@ async fn each_scope_opens_what_it_names() {
         ];
         let mut got = Vec::new();
         for scope in scopes {
-            let token = made(&open, "one", scope).await;
+            let token = open.token("one", scope).await;
             got.push(ask(&served, &token, method, path, body).await.0);
             open.hub.tokens.revoke("one").await.unwrap();
         }
         got.push(ask(&served, "none", method, path, body).await.0);
         assert_eq!(got, statuses, "{method} {path}");
     }
-    let token = made(&open, "ci", &["read", "connection:a"]).await;
+    let token = open.token("ci", &["read", "connection:a"]).await;
     for (path, wanted) in [("/calls", "api"), ("/tokens", "api")] {
         let (_, text) = ask(&served, &token, "POST", path, &call).await;
         let error: Value = serde_json::from_str(&text).unwrap();
@@ -154,7 +144,7 @@ async fn each_scope_opens_what_it_names() {
 async fn a_token_that_does_not_hold_is_told_one_thing() {
     let open = Project::new().open().await;
     let served = open.serve().await;
-    let revoked = made(&open, "a", &["admin", "connection:a"]).await;
+    let revoked = open.token("a", &["admin", "connection:a"]).await;
     open.hub.tokens.revoke("a").await.unwrap();
     let texts = ["unknown".to_owned(), expired(&open, "b", "admin").await, revoked];
     for token in &texts {
@@ -178,7 +168,7 @@ async fn who_acts_is_the_name_of_the_token() {
     let served = open.serve().await;
     let call = json!({ "call": "fsEvent:readFile", "message": { "path": "a.txt" } });
     for (name, told) in [("ci", "\"content\":\"a\""), ("guest", "is denied by the rules")] {
-        let token = made(&open, name, &["api"]).await;
+        let token = open.token(name, &["api"]).await;
         let (_, text) = ask(&served, &token, "POST", "/calls", &call).await;
         assert!(text.contains(told), "{text}");
         let event = open
@@ -196,7 +186,7 @@ async fn a_connection_comes_in_with_a_token_and_goes_when_it_is_revoked() {
     let open = Project::new().toml(rule).open().await;
     let served = open.serve().await;
     let job = CallName::new("job", Some("do"));
-    let token = made(&open, "w", &["connection:worker"]).await;
+    let token = open.token("w", &["connection:worker"]).await;
     for (query, token) in [
         ("providerId=worker".to_owned(), Some(token.as_str())),
         (format!("providerId=worker&token={token}"), None),
@@ -237,7 +227,7 @@ async fn a_connection_may_claim_what_its_entry_says() {
         .open()
         .await;
     let served = open.serve().await;
-    let token = made(&open, "w", &["connection:worker"]).await;
+    let token = open.token("w", &["connection:worker"]).await;
     let _socket = connect(&served, "providerId=worker", Some(&token)).await.unwrap();
     open.hub.gateway.claimed("default", &CallName::new("job", None)).await;
     assert!(!open.hub.gateway.has_claimer("default", &CallName::new("chore", None)));
@@ -247,8 +237,8 @@ async fn two_of_one_name_need_one_credential() {
     let open = Project::new().open().await;
     let served = open.serve().await;
     let (one, other) = (
-        made(&open, "one", &["connection:a"]).await,
-        made(&open, "other", &["connection:a"]).await,
+        open.token("one", &["connection:a"]).await,
+        open.token("other", &["connection:a"]).await,
     );
     let mut first = connect(&served, "providerId=a", Some(&one)).await.unwrap();
     open.hub.gateway.claimed("default", &CallName::new("job", None)).await;
@@ -274,7 +264,7 @@ async fn a_connection_without_a_token_needs_the_word_of_the_operator() {
         .open()
         .await;
     let served = open.serve().await;
-    made(&open, "t", &["connection:taken"]).await;
+    open.token("t", &["connection:taken"]).await;
     for (query, token) in [
         ("providerId=vault", None),
         ("providerId=taken", None),
@@ -314,7 +304,7 @@ async fn a_connection_without_a_token_needs_the_word_of_the_operator() {
 async fn an_answer_breaks_off_when_its_token_is_revoked() {
     let open = Project::new().open().await;
     let served = open.serve().await;
-    let token = made(&open, "tail", &["read"]).await;
+    let token = open.token("tail", &["read"]).await;
     let url = format!("http://{}/api/v1/projects/default/events?follow=true", served.address);
     let answer = http().get(url).bearer_auth(&token).send().await.unwrap();
     let mut parts = answer.bytes_stream();
@@ -345,8 +335,8 @@ fn holds(folder: &std::path::Path, text: &str) -> bool {
 
 async fn tokens_outlive_the_hub_and_their_text_is_nowhere() {
     let open = Project::new().open().await;
-    let kept = made(&open, "kept-one", &["read", "connection:a"]).await;
-    let revoked = made(&open, "gone-one", &["read"]).await;
+    let kept = open.token("kept-one", &["read", "connection:a"]).await;
+    let revoked = open.token("gone-one", &["read"]).await;
     open.hub.tokens.revoke("gone-one").await.unwrap();
     let open = open.reopen().await;
     let served = open.serve().await;

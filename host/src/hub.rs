@@ -182,17 +182,10 @@ impl Hub {
             &config.hub.provider,
         ));
         let seats = Seats::default();
-        let agents = Arc::new(AgentSocket::new(
-            Arc::clone(&dispatcher) as _,
-            seats.clone(),
-            Arc::clone(&tokens),
-            Arc::clone(&scope),
-            &config,
-        ));
         let door = Arc::new(LocalDoor::default());
         let processes = Processes::new(
             Arc::clone(&log),
-            seats,
+            seats.clone(),
             Arc::clone(&door) as _,
             &config,
             &state,
@@ -203,6 +196,14 @@ impl Hub {
             Arc::clone(&dispatcher),
             Arc::clone(&environments),
             processes,
+            &config,
+        ));
+        let agents = Arc::new(AgentSocket::new(
+            Arc::clone(&dispatcher) as _,
+            seats,
+            Arc::clone(&tokens),
+            Arc::downgrade(&runs),
+            Arc::clone(&scope),
             &config,
         ));
         let connections = Arc::new(DirectSocket::new(

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::call::{Call, CallError, CallName, Deadline, Json, Principal, PrincipalKind, Rights};
+use crate::call::{Call, CallError, CallName, Deadline, Json, Principal, PrincipalKind, Rights, Scope};
 use crate::config::Agent;
 use crate::dispatch::Dispatcher;
 use crate::environment::{Environments, NewEnvironment, short_id};
@@ -80,6 +80,17 @@ pub struct NewRun {
     pub new_environment: NewEnvironment,
     /// The agent's own settings.
     pub settings: Option<Json>,
+}
+
+/// A run that is under way, for those who act in it beside its own agent.
+#[derive(Clone, Debug)]
+pub struct UnderWay {
+    /// Its record.
+    pub run: Run,
+    /// Where its calls act.
+    pub scope: Arc<Scope>,
+    /// Fires when it ends.
+    pub over: CancellationToken,
 }
 
 /// The longest prompt, in bytes.
@@ -202,6 +213,30 @@ impl Runs {
             Error::new(ErrorKind::NotFound, message)
         })?;
         read(&record.body)
+    }
+
+    /// The run with this id, or the one of this thread, when its agent works.
+    pub async fn under_way(&self, of: &str) -> Result<UnderWay> {
+        let found = {
+            let open = self.opened();
+            let mut open = open.iter();
+            open.find(|(id, open)| ***id == *of || *open.thread == *of)
+                .map(|(id, open)| (Arc::clone(id), open.cancel.clone()))
+        };
+        let not = |why: String| Error::new(ErrorKind::Unavailable, why);
+        let Some((id, over)) = found else {
+            let message = format!("no run under way has the id or the thread `{}`", of.escape_debug());
+            return Err(not(message));
+        };
+        let run = self.get(&id).await?;
+        if !matches!(run.state, State::Running | State::Waiting) {
+            let message = format!("run {id} is {}: its agent does not work now", run.state.as_str());
+            return Err(not(message));
+        }
+        let environment = run.environment.as_deref().unwrap_or_default();
+        let environment = self.environments.get(environment).await?;
+        let scope = self.environments.scope(&environment)?;
+        Ok(UnderWay { run, scope, over })
     }
 
     /// The runs of a project, newest first.
@@ -492,8 +527,11 @@ impl Runs {
         }
     }
 
+    /// Whoever still acts in it ends with it.
     fn leave(&self, id: &str) {
-        self.opened().remove(id);
+        if let Some(open) = self.opened().remove(id) {
+            open.cancel.cancel();
+        }
     }
 
     fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Open>> {

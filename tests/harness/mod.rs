@@ -18,6 +18,7 @@ use waypost::error::Error;
 use waypost::hub::Hub;
 use waypost::log::{Cursor, Event};
 use waypost::plugin::{Origin, Source};
+use waypost::tokens::NewToken;
 use waypost::transports;
 
 pub mod binary;
@@ -410,6 +411,16 @@ impl Open {
     /// All events so far.
     pub async fn events(&self) -> Vec<Event> {
         self.hub.log.feed(Cursor::default(), 10_000).await.unwrap()
+    }
+
+    /// Makes a token that holds for an hour.
+    pub async fn token(&self, name: &str, scopes: &[&str]) -> String {
+        let new = NewToken {
+            name: name.to_owned(),
+            scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
+            expires: Duration::from_secs(3600),
+        };
+        self.hub.tokens.create(new, "person:cli").await.unwrap().0
     }
 
     /// The first event that fits, waiting for it.

@@ -34,7 +34,7 @@ pub(super) enum Token {
   api                    all of the HTTP API but tokens
   read                   what the HTTP API only shows
   connection:<name>      connecting on /plugins as the providerId <name>
-  agent:<run or thread>  connecting as the agent of this run or thread
+  agent:<run or thread>  connecting on /codebolt as an agent of this run under way, or of the thread's
 
 Examples:
   waypost token create --name ci --scope api --expires 1h

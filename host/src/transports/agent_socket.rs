@@ -1,11 +1,12 @@
 //! The agent socket: a program on `/codebolt` that asks for calls, as Codebolt's published clients do.
 //!
 //! Whoever connects takes a seat with the id that it was given ([`crate::seats`]) and acts as that seat's principal; a
-//! client of SDK 1.1.99 can send nothing else. Every frame that it asks with is one call, and every call that its client
-//! waits for has one answer. Not here: what its frames look like ([`super::dialect`]), in which order calls are made
-//! ([`super::caller`]).
+//! client of SDK 1.1.99 can send nothing else. One that a person starts has a token instead, and joins the run that it
+//! names. Every frame that it asks with is one call, and every call that its client waits for has one answer. Not here:
+//! what its frames look like ([`super::dialect`]), in which order calls are made ([`super::caller`]).
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use axum::Router;
@@ -28,6 +29,7 @@ use super::{arrivals, caller, dialect};
 use crate::call::{self, Dispatch, Principal, PrincipalKind, Rights};
 use crate::config::Config;
 use crate::hub::DEFAULT_PROJECT;
+use crate::run::{Runs, UnderWay};
 use crate::runtimes::process::Frames;
 use crate::seats::{Agent, Refusal, Said, Seat, Seats};
 use crate::tokens::{Scope, Token, Tokens};
@@ -52,7 +54,11 @@ pub struct AgentSocket {
     dispatch: Arc<dyn Dispatch>,
     seats: Seats,
     tokens: Arc<Tokens>,
-    /// Where agents act that have no seat.
+    /// In which agents act that have a token.
+    runs: Weak<Runs>,
+    /// The names of the tokens with which agents are connected.
+    connected: Arc<Mutex<HashSet<String>>>,
+    /// Where agents act that have neither.
     project: Arc<call::Scope>,
     /// Whether an agent without a seat may connect.
     unbound: bool,
@@ -67,6 +73,7 @@ impl AgentSocket {
         dispatch: Arc<dyn Dispatch>,
         seats: Seats,
         tokens: Arc<Tokens>,
+        runs: Weak<Runs>,
         project: Arc<call::Scope>,
         config: &Config,
     ) -> Self {
@@ -80,6 +87,8 @@ impl AgentSocket {
             dispatch,
             seats,
             tokens,
+            runs,
+            connected: Arc::default(),
             project,
             unbound,
             call_timeout: config.limits.answer_timeout,
@@ -97,40 +106,70 @@ impl AgentSocket {
     }
 
     /// Who connects with this query and these headers, or why nobody does.
-    fn admit(&self, query: &str, headers: &HeaderMap) -> Result<Admitted, &'static str> {
+    async fn admit(&self, query: &str, headers: &HeaderMap) -> Result<Admitted, Refused> {
+        let unknown = |why: &str| (StatusCode::UNAUTHORIZED, format!("{why}\n"));
         let presented = parameter(query, "threadToken");
         if let Some(text) = gate::presented(headers, presented.as_deref()) {
             let good = self.tokens.check(text).ok();
             let good = good.filter(|token| token.scopes.iter().any(|scope| matches!(scope, Scope::Agent(_))));
-            return good.map(Admitted::Known).ok_or("this token is good for no agent\n");
+            let token = good.ok_or_else(|| unknown("this token is good for no agent"))?;
+            return self.join(token).await;
         }
         let id = parameter(query, "agentId").unwrap_or_default();
         match self.seats.take(&id) {
             Ok(seat) => Ok(Admitted::Seated(Box::new(seat))),
-            Err(Refusal::Taken) => Err("an agent with this `agentId` is or was connected; each connects once\n"),
+            Err(Refusal::Taken) => Err(unknown(
+                "an agent with this `agentId` is or was connected; each connects once",
+            )),
             Err(Refusal::Unknown) if self.unbound => {
                 tracing::warn!("an agent without a seat has connected, as `allow-unbound-agents` of [sockets] permits");
                 Ok(Admitted::Unbound)
             }
-            Err(Refusal::Unknown) => Err(
+            Err(Refusal::Unknown) => Err(unknown(
                 "no agent with this `agentId` is expected; agents are started with `waypost run --agent '<command>'`, or set \
-                 `allow-unbound-agents = true` in [sockets] of waypost.toml\n",
-            ),
+                 `allow-unbound-agents = true` in [sockets] of waypost.toml",
+            )),
         }
     }
 
-    /// As whom an agent without a seat acts: in the project itself, and in no run.
-    fn alone(&self, id: &str) -> Identity {
+    /// An agent with a token: it acts in the run that its token names, or in the one of the thread that it names.
+    async fn join(&self, token: Arc<Token>) -> Result<Admitted, Refused> {
+        let conflict = |why: String| (StatusCode::CONFLICT, format!("{why}\n"));
+        let presence = Presence::of(&self.connected, &token.name)
+            .ok_or_else(|| conflict(format!("an agent with the token `{}` is connected", token.name)))?;
+        let runs = self.runs.upgrade();
+        let runs = runs.ok_or_else(|| conflict("the hub is stopping".to_owned()))?;
+        let mut why = String::new();
+        for scope in &token.scopes {
+            let Scope::Agent(of) = scope else { continue };
+            match runs.under_way(of).await {
+                Ok(under_way) => return Ok(Admitted::Joined(Box::new(under_way), token, presence)),
+                Err(error) => why = error.message,
+            }
+        }
+        Err(conflict(format!(
+            "the token `{}` cannot be used now: {why}; connect while the run is under way",
+            token.name
+        )))
+    }
+
+    /// As whom an agent acts that nobody knows: in the project itself, and in no run.
+    fn alone(&self) -> Identity {
+        self.identity(DEFAULT_PROJECT.into(), None, "unbound", Arc::clone(&self.project))
+    }
+
+    /// As whom an agent acts that has no seat.
+    fn identity(&self, project: Arc<str>, run: Option<Arc<str>>, id: &str, scope: Arc<call::Scope>) -> Identity {
         let principal = Principal {
-            project: DEFAULT_PROJECT.into(),
-            run: None,
+            project,
+            run,
             kind: PrincipalKind::Agent,
             id: id.into(),
             rights: Rights::all(),
         };
         Identity {
             principal: Arc::new(principal),
-            scope: Arc::clone(&self.project),
+            scope,
             cancel: CancellationToken::new(),
             deadline: None,
             call_timeout: self.call_timeout,
@@ -139,11 +178,41 @@ impl AgentSocket {
     }
 }
 
+/// Why nobody comes in.
+type Refused = (StatusCode, String);
+
+/// The place of the one agent that is connected with a token.
+struct Presence {
+    connected: Arc<Mutex<HashSet<String>>>,
+    name: String,
+}
+
+impl Presence {
+    /// None while there is another one.
+    fn of(connected: &Arc<Mutex<HashSet<String>>>, name: &str) -> Option<Self> {
+        let is_new = lock(connected).insert(name.to_owned());
+        is_new.then(|| Self {
+            connected: Arc::clone(connected),
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        lock(&self.connected).remove(&self.name);
+    }
+}
+
+fn lock(connected: &Mutex<HashSet<String>>) -> MutexGuard<'_, HashSet<String>> {
+    connected.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 enum Admitted {
     /// One that was started for a run.
     Seated(Box<Seat>),
-    /// One that a person started, with a token.
-    Known(Arc<Token>),
+    /// One that a person started, with a token for a run.
+    Joined(Box<UnderWay>, Arc<Token>, Presence),
     /// One that nobody knows, where that is permitted.
     Unbound,
 }
@@ -168,9 +237,9 @@ async fn upgrade(
         Ok(socket) => socket,
         Err(rejection) => return rejection.into_response(),
     };
-    let admitted = match agents.admit(query.as_deref().unwrap_or_default(), &headers) {
+    let admitted = match agents.admit(query.as_deref().unwrap_or_default(), &headers).await {
         Ok(admitted) => admitted,
-        Err(why) => return (StatusCode::UNAUTHORIZED, why).into_response(),
+        Err(refused) => return refused.into_response(),
     };
     let arrival = arrivals::admit(&extensions);
     agents.limits.bound(socket).on_upgrade(async move |socket| {
@@ -178,16 +247,34 @@ async fn upgrade(
         let _arrival = arrival;
         match admitted {
             Admitted::Seated(seat) => seated(&agents, *seat, socket).await,
-            Admitted::Unbound => serve(&agents, agents.alone("unbound"), None, socket).await,
-            Admitted::Known(token) => {
-                tokio::select! {
-                    () = serve(&agents, agents.alone(&token.name), None, socket) => {}
-                    why = token.over() => tracing::info!(agent = %token.name, %why, "the token of an agent no longer holds"),
-                }
+            Admitted::Unbound => serve(&agents, agents.alone(), None, socket, std::future::pending()).await,
+            Admitted::Joined(under_way, token, presence) => {
+                let _presence = presence;
+                joined(&agents, *under_way, &token, socket).await;
             }
         }
     })
 }
+
+/// An agent with a token, until its run or its token is over.
+async fn joined(agents: &AgentSocket, under_way: UnderWay, token: &Token, socket: WebSocket) {
+    let UnderWay { run, scope, over } = under_way;
+    let identity = agents.identity(run.project, Some(Arc::clone(&run.id)), &token.name, scope);
+    tracing::info!(agent = %token.name, run = %run.id, "an agent has joined a run");
+    let until = async {
+        tokio::select! {
+            () = over.cancelled() => close(close_code::NORMAL, RUN_OVER),
+            why = token.over() => {
+                tracing::info!(agent = %token.name, %why, "the token of an agent no longer holds");
+                close(close_code::POLICY, "the token of this agent no longer holds")
+            }
+        }
+    };
+    serve(agents, identity, None, socket, until).await;
+}
+
+/// What an agent is told for whom there is nobody left to act.
+const RUN_OVER: &str = "the run is over";
 
 /// An agent with a seat, from its first frame to its leave.
 async fn seated(agents: &AgentSocket, seat: Seat, socket: WebSocket) {
@@ -219,7 +306,7 @@ async fn seated(agents: &AgentSocket, seat: Seat, socket: WebSocket) {
     };
     // Whoever offered the seat may be gone; then nobody needs to hear it.
     drop(says.send(Said::Connected).await);
-    serve(agents, identity, Some(seat), socket).await;
+    serve(agents, identity, Some(seat), socket, std::future::pending()).await;
     drop(says.send(Said::Left).await);
 }
 
@@ -230,7 +317,13 @@ struct Sitting<'a> {
     orders: &'a mut mpsc::Receiver<crate::call::Json>,
 }
 
-async fn serve(agents: &AgentSocket, identity: Identity, seat: Option<Sitting<'_>>, socket: WebSocket) {
+async fn serve(
+    agents: &AgentSocket,
+    identity: Identity,
+    seat: Option<Sitting<'_>>,
+    socket: WebSocket,
+    until: impl Future<Output = Ending>,
+) {
     let limits = agents.limits;
     let (outgoing, queue) = mpsc::channel(limits.outgoing);
     let (mut sink, mut stream) = socket.split();
@@ -260,8 +353,7 @@ async fn serve(agents: &AgentSocket, identity: Identity, seat: Option<Sitting<'_
             while let Some(order) = orders.recv().await {
                 drop(outgoing.send(Outgoing::answer(order)).await);
             }
-            // The run is over: there is nobody left to act for.
-            return close(close_code::NORMAL, "the run is over");
+            return close(close_code::NORMAL, RUN_OVER);
         }
         std::future::pending().await
     };
@@ -269,6 +361,7 @@ async fn serve(agents: &AgentSocket, identity: Identity, seat: Option<Sitting<'_
         ending = caller::read(caller, &mut stream, &pong) => ending,
         ending = writer::write(&mut sink, queue, futures::stream::pending(), &pong, limits) => ending,
         ending = follow_orders => ending,
+        ending = until => ending,
     };
     if let Some(frame) = ending {
         // Whoever does not take it is gone anyway.
