@@ -435,7 +435,7 @@ async fn an_agent_that_leaves_takes_its_calls_with_it() {
     endpoint.asked_times(1).await;
     drop(agent);
     let ended = open
-        .event(|event| &*&*event.kind == "call.ended" && event.body.as_str().contains("inference"))
+        .event(|event| &*event.kind == "call.ended" && event.body.as_str().contains("inference"))
         .await;
     assert!(ended.body.as_str().contains("\"cancelled\""), "{}", ended.body.as_str());
 }

@@ -32,6 +32,7 @@ mod limits;
 mod load;
 mod mistakes;
 mod model;
+mod outside;
 mod parking;
 mod plugins;
 mod providers;
@@ -61,6 +62,7 @@ fn trials() -> Vec<Trial> {
         load::trials(),
         mistakes::trials(),
         model::trials(),
+        outside::trials(),
         parking::trials(),
         plugins::trials(),
         providers::trials(),
@@ -82,6 +84,9 @@ fn main() -> ExitCode {
     // The one provider of cryptography, as the binary installs it.
     drop(rustls::crypto::ring::default_provider().install_default());
     let arguments = Arguments::from_args();
+    if let Some(code) = outside::again(&arguments) {
+        return code;
+    }
     if !arguments.list {
         harness::guests::build();
         harness::binary::build();

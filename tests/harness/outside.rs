@@ -15,10 +15,14 @@ use libtest_mimic::{Failed, Trial};
 pub struct Tool {
     /// What it is called, and which version of it.
     pub name: &'static str,
-    folder: &'static str,
-    program: &'static str,
-    needs: &'static str,
-    install: &'static [&'static [&'static str]],
+    /// Its folder below `target/outside`.
+    pub folder: &'static str,
+    /// Its file there.
+    pub program: &'static str,
+    /// What has to be on the path for it to be installed.
+    pub needs: &'static str,
+    /// The command lines that install it, run in its folder.
+    pub install: &'static [&'static [&'static str]],
 }
 
 /// What installs a package of npm into the folder.
@@ -137,7 +141,8 @@ impl Tool {
     }
 }
 
-fn on_path(program: &str) -> bool {
+/// Whether there is such a program.
+pub fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

@@ -9,6 +9,7 @@ use fuzz_stage::{object, raw_is_scalar};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use waypost::gateway::Offer;
 use waypost::transports::direct_socket::frames::{ClientBody, ERROR_TEXT, Malformed, Order, REQUEST_ID, decode};
 
 /// What a text is shortened with.
@@ -62,13 +63,40 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(kind, ordered);
         }
         ClientBody::Reply { to, result } => {
-            assert_eq!(kind, "executionGateway.reply");
             assert_eq!(Some(to), word("replyRequestId").or_else(|| word("requestId")));
             let failed = fields.get("success").is_some_and(|raw| raw.get() == "false");
-            assert!(!failed || result.is_err(), "a failure is a failure");
-            match result {
-                Ok(result) => drop(object(&result)),
-                Err(error) => assert!(error.message.len() <= ERROR_TEXT + CUT),
+            assert!(
+                !(failed || kind == "llmProvider.error") || result.is_err(),
+                "a failure is a failure"
+            );
+            match (kind.as_str(), result) {
+                ("executionGateway.reply", Ok(result)) => drop(object(&result)),
+                ("llmProvider.reply", Ok(result)) => {
+                    assert_eq!(result.as_str(), fields.get("response").map_or("null", |raw| raw.get()));
+                }
+                (_, Ok(_)) => unreachable!("{kind} is no reply"),
+                (_, Err(error)) => assert!(error.message.len() <= ERROR_TEXT + CUT),
+            }
+        }
+        ClientBody::Chunk { to, chunk } => {
+            assert_eq!(kind, "llmProvider.chunk");
+            assert_eq!(Some(to), word("replyRequestId").or_else(|| word("requestId")));
+            assert_eq!(Some(chunk.as_str()), fields.get("chunk").map(|raw| raw.get()));
+        }
+        ClientBody::Register(offer) => {
+            assert_eq!(kind, "llmProvider.register");
+            if let Ok(Offer { id, models, .. }) = offer {
+                assert!(
+                    !id.is_empty() && !id.contains('/') && id == Offer::normal_id(&id),
+                    "{id}"
+                );
+                assert!(models.is_none_or(|models| models.keys().all(|model| !model.is_empty())));
+            }
+        }
+        ClientBody::Unregister(id) => {
+            assert_eq!(kind, "llmProvider.unregister");
+            if let (Ok(id), Some(written)) = (id, word("providerId")) {
+                assert_eq!(id, Offer::normal_id(&written));
             }
         }
         ClientBody::Other(shown) => {

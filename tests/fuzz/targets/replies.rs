@@ -94,7 +94,13 @@ impl World {
         let log = Arc::new(MemoryLog::new(64));
         Self {
             runtime,
-            gateway: Arc::new(Gateway::with_limits(log, Limits { pending: PENDING })),
+            gateway: Arc::new(Gateway::with_limits(
+                log,
+                Limits {
+                    pending: PENDING,
+                    ..Limits::default()
+                },
+            )),
             parties: Vec::new(),
             asked: Vec::new(),
             ended: Vec::new(),

@@ -171,8 +171,7 @@ impl Envelope<'_> {
         let Some(chunk) = self.chunk else {
             return Err(Malformed::Field("a chunk needs its `chunk`".to_owned()));
         };
-        Json::parse(chunk.get())
-            .map_err(|error| Malformed::Field(format!("its `chunk` cannot be read: {}", error.message)))
+        Json::of_part(chunk).map_err(|error| Malformed::Field(format!("its `chunk` cannot be read: {}", error.message)))
     }
 }
 
@@ -209,8 +208,8 @@ fn response(envelope: &Envelope) -> Result<Json, CallError> {
     if envelope.success == Some(false) {
         return Err(failed(&failure_text(envelope)));
     }
-    let raw = envelope.response.map_or("null", RawValue::get);
-    Json::parse(raw).map_err(|error| failed(&format!("its response cannot be read: {}", error.message)))
+    let raw = envelope.response.unwrap_or(RawValue::NULL);
+    Json::of_part(raw).map_err(|error| failed(&format!("its response cannot be read: {}", error.message)))
 }
 
 #[derive(Serialize)]
