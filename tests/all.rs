@@ -32,6 +32,7 @@ mod limits;
 mod load;
 mod mistakes;
 mod model;
+mod newer;
 mod parking;
 mod plugins;
 mod providers;
@@ -61,6 +62,7 @@ fn trials() -> Vec<Trial> {
         load::trials(),
         mistakes::trials(),
         model::trials(),
+        newer::trials(),
         parking::trials(),
         plugins::trials(),
         providers::trials(),
