@@ -1,8 +1,9 @@
 // An agent on a client of its own for the newer dialect of Codebolt's agents, as the history of the public repository
 // codeboltai/codeboltjs has it: each frame has a number, and what comes in is matched by that first. The client notes
 // which step of the matching took each frame. Its prompt is a JSON list of orders: `ask` a frame (and with `later` go on
-// before the answer is there), `send` one, or wait `until` a frame of a type has come unasked. The result is what each ask
-// resolved, how many frames each step took, and what came unasked. A prompt that is no list is one of `words` below.
+// before the answer is there), `send` one, or wait `until` a frame of a type has come unasked, once or so many `times`.
+// The result is what each ask resolved, how many frames each step took, what came unasked, and the length of the URL. A
+// prompt that is no list is one of `words` below.
 const { randomUUID } = require("node:crypto");
 const { EventEmitter, once } = require("node:events");
 const WebSocket = require("ws");
@@ -11,8 +12,10 @@ const CONNECT = 10000;
 const DEADLINE = 10000;
 
 // What is not told to the hub, or has a place of its own in the query.
-const KNOWN = ["SOCKET_PORT", "CODEBOLT_SERVER_URL", "agentId", "parentId", "parentAgentInstanceId", "agentTask", "threadToken",
-  "Is_Dev", "PATH", "NODE_ENV", "HOME", "USER", "SHELL", "IS_PLUGIN", "pluginId", "pluginToken", "PLUGIN_DIR", "instanceId"];
+const KNOWN = [
+  "SOCKET_PORT", "CODEBOLT_SERVER_URL", "agentId", "parentId", "parentAgentInstanceId", "agentTask", "threadToken",
+  "Is_Dev", "PATH", "NODE_ENV", "HOME", "USER", "SHELL", "IS_PLUGIN", "pluginId", "pluginToken", "PLUGIN_DIR", "instanceId",
+];
 
 function url(env) {
   const id = `ws_${Date.now().toString(36)}_${Math.random().toString(36).slice(2, 15)}`;
@@ -95,8 +98,8 @@ class Client extends EventEmitter {
 
 const client = new Client();
 const unasked = [];
-const steering = [];
-client.routes.set("steeringMessage", (frame) => steering.push(frame));
+const where = url(process.env);
+client.routes.set("steeringMessage", () => {});
 
 function deadline(what, made) {
   let timer;
@@ -104,24 +107,24 @@ function deadline(what, made) {
   return Promise.race([made, late]).finally(() => clearTimeout(timer));
 }
 
-async function came(type) {
-  while (!unasked.some((frame) => frame.type === type)) await once(client, "message");
+async function came(type, times = 1) {
+  while (unasked.filter((frame) => frame.type === type).length < times) await once(client, "message");
   return { by: "message" };
 }
 
 async function follow(orders) {
   const results = [];
-  for (const { ask, awaits, later, send, until } of orders) {
+  for (const { ask, awaits, later, send, until, times } of orders) {
     if (send) {
       client.send(send);
     } else if (until) {
-      results.push(await deadline(until, came(until)));
+      results.push(await deadline(until, came(until, times)));
     } else {
       const made = deadline(ask, client.ask(ask, awaits));
       results.push(later ? made : await made);
     }
   }
-  return JSON.stringify({ results: await Promise.all(results), took: client.took, unasked, steering });
+  return JSON.stringify({ results: await Promise.all(results), took: client.took, unasked, query: where.length });
 }
 
 const later = () => client.ask({ type: "waitforReply", message: "never answered" }, "waitFormessageResponse");
@@ -175,4 +178,4 @@ client.on("message", async (frame) => {
   }
 });
 
-client.connect(url(process.env)).catch(rejected);
+client.connect(where).catch(rejected);
