@@ -32,6 +32,7 @@ mod limits;
 mod load;
 mod mistakes;
 mod model;
+mod newer;
 mod outside;
 mod parking;
 mod plugins;
@@ -62,6 +63,7 @@ fn trials() -> Vec<Trial> {
         load::trials(),
         mistakes::trials(),
         model::trials(),
+        newer::trials(),
         outside::trials(),
         parking::trials(),
         plugins::trials(),

@@ -42,24 +42,33 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-fn trial<F>(name: &'static str, test: impl FnOnce(Agent) -> F + Send + 'static) -> Trial
+fn trial<F>(name: &str, test: impl FnOnce(Agent) -> F + Send + 'static) -> Trial
 where
     F: Future<Output = ()>,
 {
-    CODEBOLT_SDK.trial(&format!("sdk::{name}"), move |main| {
-        let agent = Agent::new(main);
+    trial_of(&format!("sdk::{name}"), include_str!("agents/sdk.js"), test)
+}
+
+/// A trial of this agent, in JavaScript, with what the SDK's package brings.
+pub(crate) fn trial_of<F>(name: &str, program: &'static str, test: impl FnOnce(Agent) -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = ()>,
+{
+    CODEBOLT_SDK.trial(name, move |main| {
+        let agent = Agent::new(main, program);
         crate::harness::within(async move { test(agent).await })
     })
 }
 
-/// The SDK where it was installed, and the program that runs agents on it.
-struct Agent {
+/// An agent, and what runs it: the SDK where it was installed, and Node.
+pub(crate) struct Agent {
     modules: String,
     node: String,
+    program: &'static str,
 }
 
 impl Agent {
-    fn new(main: &Path) -> Self {
+    fn new(main: &Path, program: &'static str) -> Self {
         let modules = main
             .ancestors()
             .find(|folder| folder.ends_with("node_modules"))
@@ -71,36 +80,55 @@ impl Agent {
         Self {
             modules: modules.display().to_string(),
             node: node.unwrap().display().to_string(),
+            program,
         }
     }
 
-    fn project(&self) -> Project {
+    /// How it is started.
+    pub(crate) fn command(&self) -> String {
+        format!("{} agent.js", self.node)
+    }
+
+    /// A project to run it in.
+    pub(crate) fn project(&self) -> Project {
+        self.project_with(&[])
+    }
+
+    /// The same, with these variables for the agent.
+    pub(crate) fn project_with(&self, variables: &[(&str, &str)]) -> Project {
+        let env: String = variables
+            .iter()
+            .map(|(name, value)| format!(", {name} = {value:?}"))
+            .collect();
         Project::new()
-            .file("agent.js", include_str!("agents/sdk.js"))
+            .file("agent.js", self.program)
             .file("a.txt", "hello\n")
             .toml(&format!(
-                "[agent]\nenv = {{ NODE_PATH = {:?} }}\ngrace = \"2s\"",
+                "[agent]\nenv = {{ NODE_PATH = {:?}{env} }}\ngrace = \"2s\"",
                 self.modules
             ))
     }
 
-    async fn start(&self, open: &Open, prompt: &str) -> Run {
+    /// Starts a run of it.
+    pub(crate) async fn start(&self, open: &Open, prompt: &str) -> Run {
         let new = NewRun {
             prompt: prompt.to_owned(),
-            command: Some(format!("{} agent.js", self.node)),
+            command: Some(self.command()),
             ..NewRun::default()
         };
         open.hub.runs.start(&open.hub.project, new).await.unwrap()
     }
 
-    async fn ended(&self, open: &Open, run: &Run) -> Run {
+    /// The run at its end.
+    pub(crate) async fn ended(&self, open: &Open, run: &Run) -> Run {
         let ends = ["run.completed", "run.failed", "run.cancelled"];
         open.event(|event| event.run == run.id && ends.contains(&&*event.kind))
             .await;
         open.hub.runs.get(&run.id).await.unwrap()
     }
 
-    async fn run(&self, open: &Open, prompt: &str) -> Run {
+    /// Runs it to its end.
+    pub(crate) async fn run(&self, open: &Open, prompt: &str) -> Run {
         let run = self.start(open, prompt).await;
         self.ended(open, &run).await
     }
@@ -124,7 +152,7 @@ async fn prompted(agent: Agent) {
     );
     let thread = NewRun {
         prompt: "and again".to_owned(),
-        command: Some(format!("{} agent.js", agent.node)),
+        command: Some(agent.command()),
         thread: Some(run.thread.to_string()),
         ..NewRun::default()
     };
@@ -320,6 +348,21 @@ fn unawaited() -> Value {
     ])
 }
 
+/// That what was asked for has this result: `pointer=value` with the value as JSON, or a pointer alone.
+pub(crate) fn check(asked: &Value, expected: &str, result: &Value) {
+    let (pointer, value) = expected.split_once('=').map_or((expected, None), |(a, b)| (a, Some(b)));
+    let found = result
+        .pointer(pointer)
+        .unwrap_or_else(|| panic!("{asked}: no {pointer} in {result}"));
+    if let Some(value) = value {
+        assert_eq!(
+            *found,
+            serde_json::from_str::<Value>(value).unwrap(),
+            "{asked}: {result}"
+        );
+    }
+}
+
 async fn every_call(agent: Agent) {
     let endpoint = Endpoint::start([say("hello")]).await;
     let open = agent.project().toml(&endpoint.config()).open().await;
@@ -327,17 +370,7 @@ async fn every_call(agent: Agent) {
     let results = agent.steps(&open, json!(steps)).await;
     assert_eq!(results.len(), steps.len());
     for ((step, expected), result) in steps.iter().zip(expected).zip(&results) {
-        let (pointer, value) = expected.split_once('=').map_or((expected, None), |(a, b)| (a, Some(b)));
-        let found = result
-            .pointer(pointer)
-            .unwrap_or_else(|| panic!("{step}: no {pointer} in {result}"));
-        if let Some(value) = value {
-            assert_eq!(
-                *found,
-                serde_json::from_str::<Value>(value).unwrap(),
-                "{step}: {result}"
-            );
-        }
+        check(step, expected, result);
     }
     let steps = unserved();
     let results = agent.steps(&open, json!(steps)).await;

@@ -38,6 +38,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The longest prompt that stands in a program's environment, too, in bytes.
 const TASK: usize = 4 << 10;
 
+/// What a prompt in a program's environment is without: the newer SDK writes it into the query of its socket as it is, where
+/// the first ends the parameter, and the second the query. NUL ends a variable.
+const NO_TASK: [char; 3] = ['&', '#', '\0'];
+
 /// What programs are started with.
 pub struct Processes {
     log: Arc<dyn EventLog>,
@@ -181,7 +185,7 @@ impl Program<'_> {
             .env("threadId", &self.task.thread)
             .env("environmentId", &*drive.environment.id)
             .env("providerId", &*drive.environment.provider);
-        if self.task.prompt.len() <= TASK && !self.task.prompt.contains('\0') {
+        if self.task.prompt.len() <= TASK && !self.task.prompt.contains(NO_TASK) {
             command.env("agentTask", &self.task.prompt);
         }
         command.envs(&processes.config.env);

@@ -4,6 +4,10 @@
 //! an answer by its type alone: its requests of one type are made one after the other and answered in that order. What
 //! waits is bounded in number and size; beyond that the socket is not read, and the client waits. Not here: sockets and
 //! their frames, and whether a call is allowed.
+//!
+//! One answer has a number and is not found by it: the newer SDK does not wait for a stream of output, it listens to what
+//! nobody waits for. While a command is pending too, the end of the stream would be taken for the command's, by its type.
+//! So the end of a stream is kept back until no command that could be mistaken for it is unanswered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +17,11 @@ use axum::extract::ws::WebSocket;
 use futures::stream::SplitStream;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::dialect::{self, Asked, Malformed, Part};
+use super::dialect::{self, Asked, Awaits, Malformed, Part};
 use super::socket::{self, Ending, Outgoing, Strikes};
 use crate::call::{Call, CallError, Deadline, Dispatch, Json, Principal, Scope, Sink};
 use crate::run::journal::{Journal, Next};
@@ -71,6 +75,62 @@ struct Shared {
     says: Option<mpsc::Sender<Said>>,
     encode: Encode,
     at_once: Semaphore,
+    unanswered: watch::Sender<Unanswered>,
+}
+
+/// The commands with a number that have no answer yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unanswered {
+    /// Those whose client takes any end for an answer.
+    any: usize,
+    /// Those whose client takes an error for one, and nothing else.
+    error: usize,
+}
+
+impl Unanswered {
+    /// How many of them take a frame of this type.
+    fn taking(&self, kind: &str) -> usize {
+        if kind == "commandError" {
+            self.any + self.error
+        } else {
+            self.any
+        }
+    }
+
+    fn of(&mut self, awaits: &Awaits) -> &mut usize {
+        if awaits.accepts("commandFinish") {
+            &mut self.any
+        } else {
+            &mut self.error
+        }
+    }
+}
+
+/// One of the commands without an answer, until this is dropped.
+struct Pending {
+    shared: Arc<Shared>,
+    awaits: Awaits,
+}
+
+impl Pending {
+    fn of(shared: &Arc<Shared>, asked: &Asked) -> Option<Self> {
+        let awaits = asked.awaits.as_ref().filter(|awaits| awaits.accepts("commandError"))?;
+        if asked.request_id.is_none() || *asked.name.kind == *STREAMING {
+            return None;
+        }
+        shared.unanswered.send_modify(|unanswered| *unanswered.of(awaits) += 1);
+        Some(Self {
+            shared: Arc::clone(shared),
+            awaits: awaits.clone(),
+        })
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let Self { shared, awaits } = self;
+        shared.unanswered.send_modify(|unanswered| *unanswered.of(awaits) -= 1);
+    }
 }
 
 /// Writes the answer to a request, where it has one.
@@ -98,6 +158,7 @@ impl Caller {
             says,
             encode,
             at_once: Semaphore::new(AT_ONCE),
+            unanswered: watch::Sender::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -116,10 +177,18 @@ impl Caller {
         let waiting = Waiting { asked, _room: room };
         let shared = Arc::clone(&self.shared);
         let Some(lane) = lane(&waiting.asked) else {
+            let pending = Pending::of(&shared, &waiting.asked);
             self.tasks.spawn(async move {
+                let _pending = pending;
                 // It cannot fail: nobody closes it.
-                let _place = shared.at_once.acquire().await;
-                shared.perform(waiting).await;
+                let place = shared.at_once.acquire().await;
+                let answer = shared.perform(&waiting.asked).await;
+                // A stream whose end is kept back must not be in the way of what it is kept back for.
+                drop(place);
+                if *waiting.asked.name.kind == *STREAMING {
+                    shared.keep_back(answer.as_ref()).await;
+                }
+                shared.answer(answer).await;
             });
             return;
         };
@@ -132,8 +201,9 @@ impl Caller {
         let lane = self.lanes.entry(lane.to_owned()).or_insert_with(|| {
             let (waits, mut waiting) = mpsc::channel(ROOM);
             tasks.spawn(async move {
-                while let Some(next) = waiting.recv().await {
-                    shared.perform(next).await;
+                while let Some(Waiting { asked, _room }) = waiting.recv().await {
+                    let answer = shared.perform(&asked).await;
+                    shared.answer(answer).await;
                 }
             });
             waits
@@ -176,14 +246,27 @@ fn lane(asked: &Asked) -> Option<&str> {
 }
 
 impl Shared {
-    async fn perform(&self, waiting: Waiting) {
-        let Waiting { asked, _room } = waiting;
-        let result = self.make(&asked).await;
-        self.tell(&asked, &result).await;
-        if let Some(frame) = (self.encode)(&asked, &result) {
-            // Nobody is there any more to whom it could be told.
+    /// Makes a call; its answer, where it has one.
+    async fn perform(&self, asked: &Asked) -> Option<Json> {
+        let result = self.make(asked).await;
+        self.tell(asked, &result).await;
+        (self.encode)(asked, &result)
+    }
+
+    async fn answer(&self, frame: Option<Json>) {
+        if let Some(frame) = frame {
+            // Nobody may be there any more to whom it could be told.
             drop(self.outgoing.send(Outgoing::answer(frame)).await);
         }
+    }
+
+    /// Waits until no command is unanswered whose client would take this frame for its answer.
+    async fn keep_back(&self, end: Option<&Json>) {
+        let kind = end.and_then(|end| end.to::<Head>().ok()).map(|head| head.kind);
+        let Some(kind) = kind else { return };
+        let mut unanswered = self.unanswered.subscribe();
+        // It cannot fail: the other side is here.
+        drop(unanswered.wait_for(|unanswered| unanswered.taking(&kind) == 0).await);
     }
 
     async fn make(&self, asked: &Asked) -> Result<Json, CallError> {
@@ -256,6 +339,13 @@ impl Shared {
         // The run is over when nobody hears it.
         drop(says.send(said).await);
     }
+}
+
+/// What a frame is.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 /// What a message says to a person.
