@@ -255,6 +255,32 @@ pub struct Hop<'a> {
     pub route: &'a [Arc<str>],
 }
 
+/// The type and the action of what was asked, as its agent spells them; of a call that came in no frame, the hub's own.
+struct Spelling<'a> {
+    kind: Cow<'a, str>,
+    action: Option<Cow<'a, str>>,
+}
+
+impl<'a> Spelling<'a> {
+    fn of(frame: Option<&'a Json>, name: &'a CallName) -> Self {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(rename = "type", borrow)]
+            kind: Cow<'a, str>,
+            #[serde(borrow, default)]
+            action: Option<Cow<'a, str>>,
+        }
+        let frame = frame.filter(|frame| frame.as_str().starts_with('{'));
+        match frame.and_then(|frame| serde_json::from_str(frame.as_str()).ok()) {
+            Some(Head { kind, action }) => Self { kind, action },
+            None => Self {
+                kind: Cow::Borrowed(&name.kind),
+                action: name.action.as_deref().map(Cow::Borrowed),
+            },
+        }
+    }
+}
+
 /// Writes the request for a call. Its `originalMessage` is the frame that came in, with what this hop adds.
 pub fn request(call: &Call, hop: Hop<'_>) -> Result<Json, CallError> {
     #[derive(Serialize)]
@@ -268,11 +294,12 @@ pub fn request(call: &Call, hop: Hop<'_>) -> Result<Json, CallError> {
         original_message: Original<'a>,
         timestamp: String,
     }
+    let spelling = Spelling::of(call.frame.as_ref(), &call.name);
     Json::of(&Request {
         r#type: "executionGateway.request",
         request_id: hop.id,
-        original_type: &call.name.kind,
-        original_action: call.name.action.as_deref(),
+        original_type: &spelling.kind,
+        original_action: spelling.action.as_deref(),
         original_message: Original::new(call.frame.as_ref(), &call.name, &call.message, Some(hop)),
         timestamp: now(std::time::SystemTime::now()),
     })
@@ -307,10 +334,11 @@ pub(super) fn notification(notification: &Notification, dropped: u64) -> Result<
         at,
         ..
     } = notification;
+    let spelling = Spelling::of(frame.as_ref(), name);
     Json::of(&Frame {
         r#type: "executionGateway.notification",
-        original_type: &name.kind,
-        original_action: name.action.as_deref(),
+        original_type: &spelling.kind,
+        original_action: spelling.action.as_deref(),
         original_message: Original::new(frame.as_ref(), name, message, None),
         result: match result {
             Ok(result) => Outcome::Done(result),
@@ -416,7 +444,7 @@ enum Original<'a> {
 impl<'a> Original<'a> {
     fn new(frame: Option<&'a Json>, name: &'a CallName, message: &'a Json, hop: Option<Hop<'a>>) -> Self {
         match frame {
-            Some(frame) if frame.as_str().trim_ascii_start().starts_with('{') => Self::Frame(frame, hop),
+            Some(frame) if frame.as_str().starts_with('{') => Self::Frame(frame, hop),
             _ => Self::Made(name, message, hop),
         }
     }

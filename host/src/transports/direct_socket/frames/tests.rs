@@ -189,6 +189,31 @@ fn a_request_carries_the_frame_that_came_in_with_its_own_id() {
 }
 
 #[test]
+fn the_type_is_spelled_as_the_agent_spelled_it() {
+    let mut call = call("kvStore:get");
+    for (frame, kind, action) in [
+        (r#"{"type":"kvStore.get","params":{"key":"k"}}"#, "kvStore.get", None),
+        (r#"{"type":"KVStore","action":"Get"}"#, "KVStore", Some("Get")),
+        (r#"{"type":"kvStore","action":null}"#, "kvStore", None),
+        // Not what an agent's frame can be; then the hub's own words count.
+        (r#"{"type":"kvStore","action":7}"#, "kvStore", Some("get")),
+        (r#"["x","y"]"#, "kvStore", Some("get")),
+    ] {
+        call.frame = Some(Json::parse(frame).unwrap());
+        let heard = Notification::new(&call, &Ok(Json::null()));
+        for made in [request(&call, hop(Uuid::now_v7())), notification(&heard, 0)] {
+            let made = value(made);
+            let action = action.map(|action| json!(action));
+            assert_eq!(
+                (&made["originalType"], made.get("originalAction")),
+                (&json!(kind), action.as_ref()),
+                "{frame}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_notification_carries_the_result_and_what_was_lost() {
     let call = call("chat");
     let mut heard = Notification::new(&call, &Ok(Json::parse(r#"{"ok":true}"#).unwrap()));
