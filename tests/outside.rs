@@ -74,12 +74,10 @@ fn judge(said: &str, passed: bool, tool: &Path) {
 }
 
 async fn at_a_terminal(answer: &str) -> String {
-    let mut script = Command::new("script");
     let binary = std::env::current_exe().unwrap();
-    script
-        .args(["--quiet", "--return", "--command"])
-        .arg(&binary)
-        .arg("/dev/null");
+    let again = shell_words::join([binary.to_str().unwrap(), "--color", "never"]);
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &again, "/dev/null"]);
     said_by(script, answer).await
 }
 
