@@ -267,7 +267,7 @@ async fn one_that_the_hub_has_started_serves_models_too() {
         .toml(&spawn("own", "inference", &file))
         .toml(&spawn("small", "fsEvent", &other));
     let open = project.open().await;
-    open.hub.begin().unwrap();
+    open.hub.begin();
     let start = async |file| {
         let url = spawned::url(&spawned::variables(file).await, None);
         Process(Socket::connect(&url, &[]).await.unwrap())

@@ -26,7 +26,7 @@ async fn c46_c47_a_started_plugin_is_greeted_and_told_to_stop() {
         ))
         .toml("[[route]]\nmatch = \"job\"\nto = \"proxy-only\"");
     let open = project.open().await;
-    open.hub.begin().unwrap();
+    open.hub.begin();
     let (polite, silent) = (variables(&told("polite")).await, variables(&told("silent")).await);
     for token in ["", "guess", &"0".repeat(67)] {
         let (status, _) = Socket::connect(&url(&polite, Some(token)), &[]).await.err().unwrap();

@@ -17,8 +17,10 @@ mod values;
 
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
-pub use values::{Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, count_option, duration, duration_option};
-use values::{any_patterns, count, host_globs, name, path_globs, patterns, sha256, word_globs};
+pub use values::{
+    CommandLine, Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, count_option, duration, duration_option,
+};
+use values::{any_patterns, command_line, count, host_globs, name, path_globs, patterns, sha256, word_globs};
 
 /// The name of the file, in the project folder.
 pub const FILE: &str = "waypost.toml";
@@ -491,7 +493,8 @@ pub struct Spawn {
     #[serde(deserialize_with = "name")]
     pub name: String,
     /// Its command line, run in the project folder; no shell reads it.
-    pub command: String,
+    #[serde(deserialize_with = "command_line")]
+    pub command: CommandLine,
     /// More variables for it; nothing of the hub's own environment is passed on. Default none.
     #[serde(default)]
     pub env: BTreeMap<String, String>,

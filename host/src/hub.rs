@@ -305,8 +305,8 @@ impl Hub {
     }
 
     /// Starts what works without being asked: the processes of `[[spawn]]`. For who serves, or makes calls.
-    pub fn begin(&self) -> Result<()> {
-        self.spawned.begin()
+    pub fn begin(&self) {
+        self.spawned.begin();
     }
 
     /// Writes down what is queued; after this the process may end.

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Json;
-use crate::config::{Config, Spawn};
+use crate::config::{CommandLine, Config, Spawn};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::process::{Group, Pipes};
 use crate::seats::Door;
@@ -65,14 +65,12 @@ impl Spawned {
         }
     }
 
-    /// Starts them. A command that cannot be read refuses all.
-    pub fn begin(&self) -> Result<()> {
-        let commands: Vec<_> = self.spawns.iter().map(command).collect::<Result<_>>()?;
+    /// Starts them.
+    pub fn begin(&self) {
         let mut tasks = self.tasks();
-        for (spawn, words) in self.spawns.iter().zip(commands) {
-            tasks.spawn(keep(self.parts.clone(), spawn.clone(), words, self.stop.clone()));
+        for spawn in &self.spawns {
+            tasks.spawn(keep(self.parts.clone(), spawn.clone(), self.stop.clone()));
         }
-        Ok(())
     }
 
     /// Tells all to stop, and waits until they have ended.
@@ -87,23 +85,12 @@ impl Spawned {
     }
 }
 
-/// The words of a command.
-fn command(spawn: &Spawn) -> Result<Vec<String>> {
-    let words = shell_words::split(&spawn.command)
-        .ok()
-        .filter(|words| !words.is_empty());
-    words.ok_or_else(|| {
-        let message = format!("the command of [[spawn]] `{}` cannot be read", spawn.name);
-        Error::new(ErrorKind::Invalid, message).blame(Blame::Operator)
-    })
-}
-
 /// Keeps one process running until the hub stops.
-async fn keep(parts: Parts, spawn: Spawn, words: Vec<String>, stop: CancellationToken) {
+async fn keep(parts: Parts, spawn: Spawn, stop: CancellationToken) {
     let mut again = AGAIN;
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
-        match begin(&parts, &spawn, &words).await {
+        match begin(&parts, &spawn).await {
             Ok((group, pipes, start)) => follow(&spawn, group, pipes, start, &stop).await,
             Err(error) => tracing::error!(spawn = %spawn.name, error = %error.chain(), "a process cannot be started"),
         }
@@ -119,7 +106,7 @@ async fn keep(parts: Parts, spawn: Spawn, words: Vec<String>, stop: Cancellation
     }
 }
 
-async fn begin(parts: &Parts, spawn: &Spawn, words: &[String]) -> Result<(Group, Pipes, Start)> {
+async fn begin(parts: &Parts, spawn: &Spawn) -> Result<(Group, Pipes, Start)> {
     let port = parts.door.port().await?;
     let folder = parts.root.display().to_string();
     let start = parts.expected.expect(spawn, &folder)?;
@@ -131,10 +118,8 @@ async fn begin(parts: &Parts, spawn: &Spawn, words: &[String]) -> Result<(Group,
             .because(error)
     };
     std::fs::create_dir_all(&home).map_err(cannot)?;
-    let (name, arguments) = words
-        .split_first()
-        .ok_or_else(|| Error::new(ErrorKind::Invalid, "the command is empty"))?;
-    let mut command = Command::new(name);
+    let CommandLine { program, arguments } = &spawn.command;
+    let mut command = Command::new(program);
     command
         .args(arguments)
         .current_dir(&parts.root)

@@ -37,7 +37,7 @@ impl Call {
             .map_err(|error| Error::new(ErrorKind::Invalid, "the message is not JSON").because(error))?;
         let body = json!({ "call": self.call, "message": message, "environment": self.environment });
         Client::with(&context.project, async |client| {
-            client.begin()?;
+            client.begin();
             ask(client, &body, context.json).await
         })
         .await

@@ -62,7 +62,7 @@ impl Run {
             if self.list {
                 return list(client, context).await;
             }
-            client.begin()?;
+            client.begin();
             self.start(client, context).await
         })
         .await

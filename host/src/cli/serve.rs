@@ -49,7 +49,7 @@ async fn serve(hub: &Arc<Hub>, listen: &str, json: bool) -> Result<()> {
     };
     let path = Running::path(&hub.state());
     leave_word(&path, &running)?;
-    hub.begin()?;
+    hub.begin();
     let resumed = hub.runs.resume().await?;
     if json {
         output::line(&serde_json::json!({ "url": url, "token": token, "resumed": resumed }).to_string())?;

@@ -469,13 +469,21 @@ to = "ask"
 match = "*"
 to = "deny"
 open = true
+
+[[spawn]]
+name = "c"
+command = "run 'it"
+
+[[spawn]]
+name = "d"
+command = " "
 "#;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("waypost.toml");
         std::fs::write(&file, text).unwrap();
         assert_eq!(
             Config::read(&file).unwrap_err().to_string(),
-            "waypost.toml has 22 problems:
+            "waypost.toml has 24 problems:
   line 2: unknown field `hub.listn`; did you mean `listen`?
   line 3: `hub.state`: invalid type: integer `3`, expected path string
   line 6: `limits.calls`: a limit of zero would refuse everything; write 1 or more, or remove the line
@@ -499,7 +507,9 @@ open = true
              connection:<name>, hub:<name>, deny or ask
   line 43: `route` needs the field `match`
   line 47: `ask` needs the target that executes once a person approves; write it next, as in fallback = [\"local\"]
-  line 51: nothing comes after `deny`; remove what follows it in `fallback`, and `open`"
+  line 51: nothing comes after `deny`; remove what follows it in `fallback`, and `open`
+  line 58: `spawn.command`: `run 'it` is not a command line: missing closing quote
+  line 62: `spawn.command`: a command line names a program"
         );
     }
 

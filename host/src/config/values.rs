@@ -85,6 +85,23 @@ pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     })
 }
 
+/// A command line, as its words. No shell reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// The first word.
+    pub program: String,
+    /// The others.
+    pub arguments: Vec<String>,
+}
+
+/// Reads a command line.
+pub(super) fn command_line<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CommandLine, D::Error> {
+    deserializer.deserialize_any(Written {
+        expected: "a command line",
+        read: read_command_line,
+    })
+}
+
 /// Reads a SHA-256 in hexadecimal.
 pub(super) fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     deserializer.deserialize_any(Written {
@@ -300,6 +317,16 @@ impl<T: TryFrom<u64>> Visitor<'_> for Count<T> {
             .and_then(|number| T::try_from(number).map_err(|_| too_large(number)))
             .map_err(E::custom)
     }
+}
+
+fn read_command_line(text: &str) -> Result<CommandLine, String> {
+    let mut words = shell_words::split(text)
+        .map_err(|error| format!("`{}` is not a command line: {error}", text.escape_debug()))?
+        .into_iter();
+    Ok(CommandLine {
+        program: words.next().ok_or("a command line names a program")?,
+        arguments: words.collect(),
+    })
 }
 
 fn limit(number: u64) -> Result<u64, String> {

@@ -2,8 +2,8 @@
 //!
 //! It names itself (`providerId`), proves it with its token (`members`), and from then on holds the claim that it may hold and
 //! hears of locally handled calls. One that may claim `inference` may offer models, too. Nothing is sent to it but
-//! requests, notifications and answers. Not here: what its
-//! frames look like (`frames`), and which replies count ([`crate::gateway`]).
+//! requests, notifications and answers. Not here: what its frames look like (`frames`), and which replies count
+//! ([`crate::gateway`]).
 
 use std::sync::Arc;
 
