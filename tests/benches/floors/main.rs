@@ -3,8 +3,8 @@
 //! Every figure is measured together with its floor, in pairs that take turns in the same process, and is judged by the
 //! ratio of the medians: a bare time says more about the machine than about the code. It prints one Markdown table.
 //!
-//! `cargo bench --bench floors` prints it; `-- --json` prints the same as JSON; with `-- --judge` a target that is missed by
-//! more than a quarter, three times in a row, is exit code 1.
+//! `cargo bench --bench floors` prints it; `-- --json` prints the same as JSON; with `-- --judge` a target that is missed
+//! three times in a row is exit code 1.
 
 use std::error::Error;
 use std::future::ready;

@@ -11,10 +11,6 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::pairs::Medians;
 
-/// How much of a promise may be used before the bench fails: the table says what is promised, and this is the margin for a
-/// machine other than the one that it was promised on.
-const SLACK: f64 = 1.25;
-
 /// Everything that one run of the bench found.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -170,9 +166,9 @@ impl Report {
         }
     }
 
-    /// Whether any promise was not kept, by more than another machine may make of it.
+    /// Whether any promise was not kept.
     pub(crate) fn missed(&self) -> bool {
-        self.figures.iter().any(|figure| figure.used() > SLACK)
+        !self.figures.iter().all(Figure::met)
     }
 
     /// Takes the better of two measurements of each figure: what else runs on the machine can only make it worse.

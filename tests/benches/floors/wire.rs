@@ -35,7 +35,7 @@ use crate::pairs::{Medians, median, pairs};
 const IN_FLIGHT: usize = 64;
 
 /// Calls of one turn of a pair.
-const TURN: usize = 512;
+const TURN: usize = 2048;
 
 /// Calls a second of an agent that keeps a pace.
 const PACE: u32 = 2_000;
