@@ -100,10 +100,11 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
                 });
             }
         }
+        let sections: Vec<usize> = reading.root.sections().map(|start| lines.at(start)).collect();
         for (position, route) in config.routes.iter_mut().enumerate() {
             route.line = line("route", position);
-            let until = line("route", position + 1);
-            let rule = |line| line >= route.line && (line < until || until == 1);
+            let next = sections.iter().filter(|line| **line > route.line).min();
+            let rule = |line| line >= route.line && next.is_none_or(|next| line < *next);
             // What was cut out of a rule is not missed here once more.
             if !reading.problems.iter().any(|problem| rule(problem.line)) {
                 problems.extend(order(route).map(|message| Problem {
@@ -174,6 +175,15 @@ struct Root<'t>(Spanned<DeValue<'t>>);
 impl<'t> Root<'t> {
     fn get(&self) -> &DeValue<'t> {
         self.0.get_ref()
+    }
+
+    /// Where each section begins.
+    fn sections(&self) -> impl Iterator<Item = usize> {
+        let values = self.get().as_table().into_iter().flat_map(DeTable::values);
+        values.flat_map(|value| match value.get_ref() {
+            DeValue::Array(list) => list.iter().map(|entry| entry.span().start).collect(),
+            _ => vec![value.span().start],
+        })
     }
 }
 
