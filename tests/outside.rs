@@ -3,6 +3,7 @@
 //! The trial runs this binary again with a trial that needs a tool which nobody has, at a terminal of `script`.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -89,16 +90,25 @@ async fn said_by(mut command: Command, answer: &str) -> String {
         .env_remove("WAYPOST_INSTALL")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::null());
     let answer = answer.to_owned();
     let said = tokio::task::spawn_blocking(move || {
-        use std::io::Write as _;
         let mut child = command.spawn().unwrap();
-        // It may be done before it reads.
-        drop(child.stdin.as_mut().unwrap().write_all(answer.as_bytes()));
-        child.wait_with_output().unwrap()
+        let (mut hears, mut says) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let count = says.read(&mut buffer).unwrap();
+            if count == 0 {
+                break;
+            }
+            said.extend_from_slice(&buffer[..count]);
+            // A terminal shows at once what is typed, so that nothing is typed before the question is there.
+            if said.ends_with(b"[y/N] ") {
+                hears.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+        assert!(child.wait().unwrap().success(), "{}", String::from_utf8_lossy(&said));
+        said
     });
-    let said = said.await.unwrap();
-    assert!(said.status.success(), "{said:?}");
-    String::from_utf8_lossy(&said.stdout).replace("\r\n", "\n")
+    String::from_utf8_lossy(&said.await.unwrap()).replace("\r\n", "\n")
 }

@@ -100,10 +100,9 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
                 });
             }
         }
-        let sections: Vec<usize> = reading.root.sections().map(|start| lines.at(start)).collect();
         for (position, route) in config.routes.iter_mut().enumerate() {
             route.line = line("route", position);
-            let next = sections.iter().filter(|line| **line > route.line).min();
+            let next = reading.sections.iter().filter(|line| **line > route.line).min();
             let rule = |line| line >= route.line && next.is_none_or(|next| line < *next);
             // What was cut out of a rule is not missed here once more.
             if !reading.problems.iter().any(|problem| rule(problem.line)) {
@@ -165,6 +164,8 @@ fn order(route: &Route) -> Option<String> {
 /// A text that is being read: what is still in it, and what was refused so far.
 struct Reading<'t, T> {
     root: Root<'t>,
+    /// The line at which each section begins, also of those that are cut out.
+    sections: Vec<usize>,
     value: Option<T>,
     problems: Vec<Problem>,
 }
@@ -175,15 +176,6 @@ struct Root<'t>(Spanned<DeValue<'t>>);
 impl<'t> Root<'t> {
     fn get(&self) -> &DeValue<'t> {
         self.0.get_ref()
-    }
-
-    /// Where each section begins.
-    fn sections(&self) -> impl Iterator<Item = usize> {
-        let values = self.get().as_table().into_iter().flat_map(DeTable::values);
-        values.flat_map(|value| match value.get_ref() {
-            DeValue::Array(list) => list.iter().map(|entry| entry.span().start).collect(),
-            _ => vec![value.span().start],
-        })
     }
 }
 
@@ -201,13 +193,20 @@ impl<'t, T: Deserialize<'t>> Reading<'t, T> {
                 };
                 return Self {
                     root: none(),
+                    sections: vec![],
                     value: None,
                     problems: vec![problem],
                 };
             }
         };
         let span = table.span();
+        let sections = table.get_ref().values().flat_map(|value| match value.get_ref() {
+            DeValue::Array(list) => list.iter().map(|entry| entry.span().start).collect(),
+            _ => vec![value.span().start],
+        });
+        let sections = sections.map(|start| lines.at(start)).collect();
         let mut reading = Self {
+            sections,
             root: Root(Spanned::new(span, DeValue::Table(table.into_inner()))),
             value: None,
             problems: vec![],

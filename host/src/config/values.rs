@@ -9,6 +9,8 @@ use std::time::Duration;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
+use crate::text::visible;
+
 /// The largest number that is accepted, in any unit: 2^40.
 pub const LARGEST: u64 = 1 << 40;
 /// The longest time that is accepted: a year.
@@ -321,7 +323,7 @@ impl<T: TryFrom<u64>> Visitor<'_> for Count<T> {
 
 fn read_command_line(text: &str) -> Result<CommandLine, String> {
     let mut words = shell_words::split(text)
-        .map_err(|error| format!("`{}` is not a command line: {error}", text.escape_debug()))?
+        .map_err(|error| format!("`{}` is not a command line: {error}", visible(text)))?
         .into_iter();
     Ok(CommandLine {
         program: words.next().ok_or("a command line names a program")?,
