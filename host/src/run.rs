@@ -223,14 +223,18 @@ impl Runs {
             open.find(|(id, open)| ***id == *of || *open.thread == *of)
                 .map(|(id, open)| (Arc::clone(id), open.cancel.clone()))
         };
+        let run = match &found {
+            Some((id, _)) => Some(self.get(id).await?),
+            None => None,
+        };
         let not = |why: String| Error::new(ErrorKind::Unavailable, why);
-        let Some((id, over)) = found else {
+        // One that has ended is still open for a moment, until everything of it has gone.
+        let (Some((_, over)), Some(run)) = (found, run.filter(|run| State::OPEN.contains(&run.state))) else {
             let message = format!("no run under way has the id or the thread `{}`", of.escape_debug());
             return Err(not(message));
         };
-        let run = self.get(&id).await?;
         if !matches!(run.state, State::Running | State::Waiting) {
-            let message = format!("run {id} is {}: its agent does not work now", run.state.as_str());
+            let message = format!("run {} is {}: its agent does not work now", run.id, run.state.as_str());
             return Err(not(message));
         }
         let environment = run.environment.as_deref().unwrap_or_default();
