@@ -9,7 +9,7 @@ use waypost::config::PluginLimits;
 use waypost::error::ErrorKind;
 
 use crate::harness::component::Text;
-use crate::harness::{Open, Plugin, Project};
+use crate::harness::{Open, Plugin, Project, normal};
 use crate::listed;
 
 listed![
@@ -225,10 +225,10 @@ async fn a_component_that_is_too_large_is_not_read() {
     file.set_len((32 << 20) + 1).unwrap();
     let error = project.try_open().await.err().unwrap();
     assert_eq!(
-        (error.kind, error.chain().as_str()),
+        (error.kind, normal(project.root(), &error.chain()).as_str()),
         (
             ErrorKind::Limit,
-            "plugin `echo` has 33554433 bytes, the limit is 33554432: raise `component` in [limits.plugin]"
+            "<project>/plugins/echo.wasm has 33554433 bytes, the limit is 33554432: raise `component` in [limits.plugin]"
         )
     );
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use waypost::capabilities::chat::Answer;
-use waypost::plugin::Role;
+use waypost::plugin::{Role, section};
 
 use crate::harness::component::Text;
 use crate::harness::{Open, Plugin, Project, guests};
@@ -25,6 +25,7 @@ listed![
     rights_are_the_intersection_along_the_path,
     wasi_reaches_nothing,
     a_reload_changes_new_calls_alone,
+    a_plugin_is_one_file_with_its_manifest_inside,
     a_broken_file_keeps_what_was_loaded,
     a_worker_wall_is_refused,
     an_id_is_not_taken_over,
@@ -303,6 +304,30 @@ async fn a_reload_changes_new_calls_alone() {
     );
 }
 
+async fn a_plugin_is_one_file_with_its_manifest_inside() {
+    let plugin = Plugin::of("echo");
+    let project = Project::new().plugin(&plugin);
+    let file = plugin.write(project.root());
+    let bytes = section::write("echo.wasm", &fs::read(&file).unwrap(), &plugin.manifest()).unwrap();
+    fs::write(&file, bytes).unwrap();
+    // What is inside counts, whatever lies beside it.
+    fs::write(file.with_extension("toml"), "nonsense").unwrap();
+    let open = project.open().await;
+    echoes(&open).await;
+    fs::remove_file(file.with_extension("toml")).unwrap();
+    open.hub.plugins.reload("echo").unwrap();
+    echoes(&open).await;
+
+    let bytes = section::write("echo.wasm", &fs::read(&file).unwrap(), "id = \"echo\"\nversion = 1").unwrap();
+    fs::write(&file, bytes).unwrap();
+    let error = open.hub.plugins.reload("echo").err().unwrap();
+    assert_eq!(
+        open.normal(&error.chain()),
+        "the manifest inside <project>/plugins/echo.wasm, line 2: invalid type: integer `1`, expected a string"
+    );
+    echoes(&open).await;
+}
+
 async fn a_broken_file_keeps_what_was_loaded() {
     let open = Project::new().plugin(&Plugin::of("echo")).open().await;
     let reload = |id: &str| match open.hub.plugins.reload(id) {
@@ -327,7 +352,8 @@ async fn a_broken_file_keeps_what_was_loaded() {
     fs::remove_file(open.root().join("plugins/echo.toml")).unwrap();
     assert_eq!(
         reload("echo"),
-        "not-found: <project>/plugins/echo.toml cannot be read: No such file or directory (os error 2)"
+        "not-found: <project>/plugins/echo.wasm has no manifest, neither inside nor beside it as echo.toml; `waypost plugin build` \
+         puts it inside"
     );
     echoes(&open).await;
     assert_eq!(

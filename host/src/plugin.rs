@@ -27,6 +27,7 @@ mod grants;
 pub mod link;
 pub mod manifest;
 mod observe;
+pub mod section;
 
 pub use carrier::Carriers;
 pub use execute::{Executor, InProcess};
@@ -276,7 +277,7 @@ impl Plugins {
 }
 
 impl Source {
-    /// Reads a component file and the manifest beside it.
+    /// Reads a component file with its manifest: the one inside, or the one beside a component that has none.
     pub fn read(path: &Path, wall: Wall, grant: Grants, largest: usize) -> Result<Self> {
         let cannot = |what: &Path, error: std::io::Error| {
             let message = format!("{} cannot be read", what.display());
@@ -284,18 +285,33 @@ impl Source {
                 .blame(Blame::Operator)
                 .because(error)
         };
-        let manifest_path = path.with_extension("toml");
-        let text = std::fs::read_to_string(&manifest_path).map_err(|error| cannot(&manifest_path, error))?;
-        let manifest = Manifest::parse(&manifest_path.display().to_string(), &text)?;
         let size = std::fs::metadata(path).map_err(|error| cannot(path, error))?.len();
         if size > largest as u64 {
             let message = format!(
-                "plugin `{}` has {size} bytes, the limit is {largest}: raise `component` in [limits.plugin]",
-                manifest.id
+                "{} has {size} bytes, the limit is {largest}: raise `component` in [limits.plugin]",
+                path.display()
             );
             return Err(Error::new(ErrorKind::Limit, message));
         }
-        let bytes = std::fs::read(path).map_err(|error| cannot(path, error))?.into();
+        let bytes: Arc<[u8]> = std::fs::read(path).map_err(|error| cannot(path, error))?.into();
+        let manifest = match section::read(&path.display().to_string(), &bytes)? {
+            Some(text) => Manifest::parse(&format!("the manifest inside {}", path.display()), text)?,
+            None => {
+                let beside = path.with_extension("toml");
+                let text = std::fs::read_to_string(&beside).map_err(|error| {
+                    if error.kind() != std::io::ErrorKind::NotFound {
+                        return cannot(&beside, error);
+                    }
+                    let message = format!(
+                        "{} has no manifest, neither inside nor beside it as {}; `waypost plugin build` puts it inside",
+                        path.display(),
+                        beside.file_name().unwrap_or_default().display()
+                    );
+                    Error::new(ErrorKind::NotFound, message).blame(Blame::Operator)
+                })?;
+                Manifest::parse(&beside.display().to_string(), &text)?
+            }
+        };
         Ok(Self {
             manifest,
             bytes,
