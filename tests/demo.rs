@@ -1,6 +1,5 @@
 //! The demo, as a newcomer runs it: no network, no key, nothing to set up.
 
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -9,7 +8,7 @@ use crate::harness::endpoint::{Endpoint, call, say};
 use crate::harness::process::{run, run_with, shown};
 
 crate::listed![
-    the_demo_shows_a_prompt_on_its_way_in_under_two_seconds,
+    the_demo_shows_a_prompt_on_its_way,
     the_demo_as_json_is_one_object_a_line,
     the_demo_wants_a_folder_that_is_empty,
     the_demo_asks_the_endpoint_that_the_variables_name,
@@ -20,17 +19,8 @@ fn empty() -> Project {
     Project::new().written()
 }
 
-async fn the_demo_shows_a_prompt_on_its_way_in_under_two_seconds() {
+async fn the_demo_shows_a_prompt_on_its_way() {
     let project = empty();
-    // Other trials run at the same time: of three the fastest counts.
-    let mut fastest = Duration::MAX;
-    for folder in ["one", "two", "three"] {
-        let began = Instant::now();
-        let demo = run(project.root(), &["demo", "--folder", folder]).await;
-        assert_eq!(demo.code, 0, "{demo:?}");
-        fastest = fastest.min(began.elapsed());
-    }
-    assert!(fastest < Duration::from_secs(2), "it took {fastest:?}");
     let demo = run(project.root(), &["demo", "--folder", "shown"]).await;
     assert!(
         demo.err.starts_with("\nwhat it changed: waypost env diff env-"),

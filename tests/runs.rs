@@ -392,8 +392,13 @@ async fn a_run_is_cancelled_while_its_model_is_silent() {
 }
 
 async fn a_run_is_cancelled_while_its_command_runs() {
-    let endpoint = Endpoint::start([shell("echo $$ > pid; mv pid started; exec sleep 1000")]).await;
-    let open = Project::new().toml(&endpoint.config()).open().await;
+    // It takes its time to stop, and the run waits for that.
+    let endpoint = Endpoint::start([shell("trap '' TERM; echo $$ > pid; mv pid started; exec sleep 1000")]).await;
+    let open = Project::new()
+        .toml(&endpoint.config())
+        .toml("[terminal]\ngrace = \"200ms\"")
+        .open()
+        .await;
     let run = start(&open, prompt("sleep")).await;
     let is_command = |event: &Event| &*event.kind == "call.started" && event.body.as_str().contains("executeCommand");
     open.event(is_command).await;

@@ -28,8 +28,10 @@ use crate::run::journal::Journal;
 
 mod approval;
 mod attempt;
+mod under_way;
 
 use attempt::Walked;
+use under_way::UnderWay;
 
 /// What the path of a call passes through.
 pub struct Rooms {
@@ -59,6 +61,7 @@ pub struct Dispatcher {
     calls: Semaphore,
     queue: Semaphore,
     nested: Semaphore,
+    under_way: Arc<UnderWay>,
     me: Weak<Self>,
 }
 
@@ -92,6 +95,7 @@ impl Dispatcher {
             calls: Semaphore::new(rooms.limits.calls),
             queue: Semaphore::new(rooms.limits.call_queue),
             nested: Semaphore::new(rooms.limits.nested_calls),
+            under_way: Arc::default(),
             me: me.clone(),
             rooms,
         })
@@ -109,6 +113,11 @@ impl Dispatcher {
         });
         self.detached(call, Sink::discard(), decision, Effect::Idempotent, journal)
             .await
+    }
+
+    /// Resolves when no call of this run that may have an effect is under way.
+    pub async fn none_of(&self, run: &str) {
+        self.under_way.none_of(run).await;
     }
 
     /// What runs plugins.
@@ -181,8 +190,11 @@ impl Dispatcher {
         call.cancel = call.cancel.child_token();
         // Dropping this future is the caller giving up.
         let _gone = call.cancel.clone().drop_guard();
-        let task: JoinHandle<Reply> =
-            tokio::spawn(async move { me.with_effect(call, sink, &decision, effect, journal).await });
+        let under_way = call.principal.run.as_ref().map(|run| me.under_way.enter(run));
+        let task: JoinHandle<Reply> = tokio::spawn(async move {
+            let _under_way = under_way;
+            me.with_effect(call, sink, &decision, effect, journal).await
+        });
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a call's task ended by a defect");
             let message = "the call met a defect of the hub; its log says more, and the effect is not known";

@@ -229,7 +229,7 @@ impl Runs {
         };
         let not = |why: String| Error::new(ErrorKind::Unavailable, why);
         // One that has ended is still open for a moment, until everything of it has gone.
-        let (Some((_, over)), Some(run)) = (found, run.filter(|run| State::OPEN.contains(&run.state))) else {
+        let (Some((_, over)), Some(run)) = (found, run.filter(|run| !run.state.ended())) else {
             let message = format!("no run under way has the id or the thread `{}`", of.escape_debug());
             return Err(not(message));
         };
@@ -311,6 +311,10 @@ impl Runs {
         }
         let run = self.become_(run, State::Starting).await?;
         let worked = self.work(&run, cancel).await;
+        let cancelled = cancel.is_cancelled();
+        // What others do in it ends with it, and everything has its end before the run has.
+        cancel.cancel();
+        self.dispatcher.none_of(&run.id).await;
         let run = self.get(&run.id).await?;
         let (next, run) = match worked {
             Ok(outcome) => (
@@ -320,7 +324,7 @@ impl Runs {
                     ..run
                 },
             ),
-            Err(_) if cancel.is_cancelled() => (State::Cancelled, run),
+            Err(_) if cancelled => (State::Cancelled, run),
             Err(error) => (
                 State::Failed,
                 Run {

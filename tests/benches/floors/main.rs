@@ -129,6 +129,8 @@ async fn figures() -> Outcome<Vec<Figure>> {
             "`waypost --version`",
             shown::first_call()?,
         ),
+        Figure::time("`waypost demo`, whole", "`waypost --version`", shown::demo()?)
+            .at_most(Target::Micros(2_000_000.0)),
         Figure::bare_size("size of the binary", shown::binary_bytes()?),
     ])
 }
