@@ -37,6 +37,7 @@ mod outside;
 mod parking;
 mod plugins;
 mod providers;
+mod quarantine;
 mod reentry;
 mod resume;
 mod rules_file;
@@ -69,6 +70,7 @@ fn trials() -> Vec<Trial> {
         plugins::trials(),
         providers::trials(),
         providers::failures::trials(),
+        quarantine::trials(),
         reentry::trials(),
         resume::trials(),
         rules_file::trials(),

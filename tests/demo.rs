@@ -1,6 +1,5 @@
 //! The demo, as a newcomer runs it: no network, no key, nothing to set up.
 
-
 use serde_json::json;
 
 use crate::harness::Project;

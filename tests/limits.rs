@@ -1,6 +1,7 @@
 //! Every limit of a plugin: its default, what happens at it, and that the others do not notice.
 
 use std::fs::File;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use waypost::call::Sink;
@@ -40,6 +41,9 @@ async fn the_defaults_are_what_the_reference_says() {
         component: 32 << 20,
         notices: 1024,
         notice_bytes: 32 << 20,
+        traps: 5,
+        quarantine: Duration::from_secs(1),
+        longest_quarantine: Duration::from_secs(300),
     };
     assert_eq!(PluginLimits::default(), defaults);
 }

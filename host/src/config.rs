@@ -183,6 +183,15 @@ pub struct PluginLimits {
     /// Bytes of notifications that may wait for an observer. Default 32 MiB.
     #[serde(with = "bytes")]
     pub notice_bytes: usize,
+    /// Traps in a row after which the plugin is left alone: its calls answer `unavailable`. Default 5.
+    #[serde(deserialize_with = "count")]
+    pub traps: usize,
+    /// How long it is left alone the first time; twice as long each time that it then traps again. Default 1 s.
+    #[serde(with = "duration")]
+    pub quarantine: Duration,
+    /// The longest that it is left alone before a call tries it again. Default 5 min.
+    #[serde(with = "duration")]
+    pub longest_quarantine: Duration,
 }
 
 impl Default for PluginLimits {
@@ -200,6 +209,9 @@ impl Default for PluginLimits {
             component: 32 << 20,
             notices: 1024,
             notice_bytes: 32 << 20,
+            traps: 5,
+            quarantine: Duration::from_secs(1),
+            longest_quarantine: Duration::from_secs(300),
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::imports::{PluginLog, Services};
 use crate::joined::Joined;
 use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
+use crate::plugin::health::Watched;
 use crate::plugin::{Carriers, InProcess, Plugins, Shown, Source, carrier};
 use crate::route::{self, Routes};
 use crate::run::{NewRun, Runs, recovery};
@@ -160,7 +161,8 @@ impl Hub {
                 log: Arc::clone(&plugin_log),
                 depth: config.limits.depth,
             };
-            Arc::new(InProcess::new(engine, Arc::new(services)))
+            let plugins = Arc::new(InProcess::new(engine, Arc::new(services)));
+            Arc::new(Watched::new(plugins, Arc::clone(&log)))
         });
         let project: Arc<str> = DEFAULT_PROJECT.into();
         let carriers = Carriers::start(carrier::Parts {

@@ -24,6 +24,7 @@ use crate::imports::Facts;
 pub mod carrier;
 pub mod execute;
 mod grants;
+pub mod health;
 pub mod link;
 pub mod manifest;
 mod observe;
@@ -85,6 +86,8 @@ pub struct Loaded {
     pub digest: String,
     /// Where it came from.
     pub origin: Origin,
+    /// How it does.
+    pub health: health::Health,
     linked: link::Linked,
     /// Calls into it at the same time.
     places: Semaphore,
@@ -268,6 +271,7 @@ impl Plugins {
             places: Semaphore::new(facts.limits.concurrency),
             queue: Semaphore::new(facts.limits.queue),
             reserve: Semaphore::new(facts.limits.concurrency),
+            health: health::Health::new(&facts.limits),
             manifest,
             facts,
             origin,

@@ -1,6 +1,7 @@
 //! `waypost plugin`: what is loaded, and what it said.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -29,6 +30,8 @@ pub(super) enum Plugin {
         /// Its id.
         id: String,
     },
+    /// Shows what calls into plugins came to since they were loaded, and who is left alone because it keeps trapping.
+    Stats,
 }
 
 impl Plugin {
@@ -68,9 +71,60 @@ impl Plugin {
                     output::line(&format!("{:<6}  {}", text("level"), visible(&text("text"))))?;
                 }
             }
+            Self::Stats => {
+                let counted: Vec<Value> = client.get("/stats/plugins").await?;
+                if json {
+                    output::json(&counted)?
+                } else {
+                    stats(&counted)?
+                }
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn stats(counted: &[Value]) -> Result<()> {
+    let rows: Vec<Vec<String>> = counted
+        .iter()
+        .map(|one| {
+            let number = |name: &str| one.get(name).map(Value::to_string).unwrap_or_default();
+            let time = |name: &str| {
+                let micros = one.get(name).and_then(Value::as_u64).unwrap_or_default();
+                humantime::format_duration(Duration::from_micros(micros)).to_string()
+            };
+            let alone = one.get("quarantined_ms").and_then(Value::as_u64);
+            let alone = alone.map_or_else(
+                || "-".to_owned(),
+                |ms| format!("for {}", humantime::format_duration(Duration::from_millis(ms))),
+            );
+            vec![
+                visible(one.get("id").and_then(Value::as_str).unwrap_or_default()),
+                number("calls"),
+                number("answered"),
+                number("failed"),
+                number("trapped"),
+                number("limited"),
+                number("timed_out"),
+                time("p50_us"),
+                time("p99_us"),
+                alone,
+            ]
+        })
+        .collect();
+    let columns = [
+        "PLUGIN",
+        "CALLS",
+        "ANSWERED",
+        "FAILED",
+        "TRAPPED",
+        "LIMITED",
+        "TIMED OUT",
+        "P50 <",
+        "P99 <",
+        "LEFT ALONE",
+    ];
+    output::table(&columns, &rows)
 }
 
 fn table(list: &[Value]) -> Result<()> {

@@ -28,6 +28,7 @@ use crate::error::{Blame, Error, ErrorKind};
 use crate::hub::Hub;
 use crate::joined;
 use crate::log::{Cursor, Event};
+use crate::plugin::health::Stats;
 use crate::run::NewRun;
 use crate::tokens::{Scope, Token};
 
@@ -56,6 +57,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/plugins/{id}", delete(unload_plugin))
         .route("/plugins/{id}/reload", post(reload_plugin))
         .route("/plugins/{id}/logs", get(plugin_logs))
+        .route("/stats/plugins", get(plugin_stats))
         .route("/models", get(models))
         .route("/routes", get(routes))
         .route("/routes/explain", post(explain))
@@ -413,6 +415,11 @@ async fn unload_plugin(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -
 async fn plugin_logs(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
     hub.plugins.get(&id)?;
     value(hub.plugin_log.lines(&id))
+}
+
+async fn plugin_stats(State(hub): State<Arc<Hub>>) -> Answered {
+    let counted: Vec<_> = hub.plugins.all().iter().map(|plugin| Stats::counted(plugin)).collect();
+    value(counted)
 }
 
 /// The models that connected processes serve.
