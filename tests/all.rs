@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+mod adversarial;
 mod agent_socket;
 mod cli;
 mod connections;
@@ -50,6 +51,7 @@ mod tokens;
 
 fn trials() -> Vec<Trial> {
     let modules = [
+        adversarial::trials(),
         agent_socket::trials(),
         cli::trials(),
         connections::trials(),

@@ -101,7 +101,7 @@ pub fn settings(limits: &Limits) -> Config {
         .max_memory_size(limits.plugin.memory)
         .linear_memory_keep_resident(2 << 20)
         .table_keep_resident(64 << 10)
-        .decommit_batch_size(16)
+        .decommit_batch_size(4)
         .max_unused_warm_slots(places)
         // Without the ioctl this falls back by itself, and is slower: `doctor` says so.
         .pagemap_scan(Enabled::Auto);

@@ -8,6 +8,8 @@ pub struct Text {
     host: &'static str,
     items: &'static str,
     body: &'static str,
+    allocating: &'static str,
+    afterwards: &'static str,
     export: &'static str,
 }
 
@@ -20,6 +22,8 @@ impl Text {
             host: "",
             items: "",
             body: "",
+            allocating: "",
+            afterwards: "",
             export: "waypost:plugin/handler@0.1.0",
         }
     }
@@ -49,6 +53,16 @@ impl Text {
         Self { body, ..self }
     }
 
+    /// Doing this whenever memory is asked for.
+    pub fn allocating(self, allocating: &'static str) -> Self {
+        Self { allocating, ..self }
+    }
+
+    /// Doing this when its answer was taken.
+    pub fn afterwards(self, afterwards: &'static str) -> Self {
+        Self { afterwards, ..self }
+    }
+
     /// Under another name of its interface.
     pub fn export(self, export: &'static str) -> Self {
         Self { export, ..self }
@@ -62,6 +76,8 @@ impl Text {
             host,
             items,
             body,
+            allocating,
+            afterwards,
             export,
         } = self;
         let with = if host.is_empty() {
@@ -92,6 +108,7 @@ impl Text {
                     (memory (export "memory") {memory})
                     (global $next (mut i32) (i32.const 4096))
                     (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+                        {allocating}
                         global.get $next
                         (global.set $next (i32.add (global.get $next)
                             (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))
@@ -100,11 +117,13 @@ impl Text {
                     {items}
                     (func (export "handle") (param i32) (result i32)
                         {body}
-                        i32.const 16))
+                        i32.const 16)
+                    (func (export "afterwards") (param i32) {afterwards}))
                 (core instance $instance (instantiate $module {with}))
                 (alias core export $instance "memory" (core memory $memory))
                 (func $handle (param "call" $incoming) (result (result $reply (error $error)))
-                    (canon lift (core func $instance "handle") (memory $memory) (realloc (core func $instance "realloc"))))
+                    (canon lift (core func $instance "handle") (memory $memory) (realloc (core func $instance "realloc"))
+                        (post-return (core func $instance "afterwards"))))
                 (instance $handler (export "handle" (func $handle)))
                 (export "{export}" (instance $handler)))"#
         );

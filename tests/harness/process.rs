@@ -110,6 +110,11 @@ impl Running {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Sends a signal, as in `TERM`.
     pub async fn signal(&self, name: &str) {
         let line = format!("kill -{name} {}", self.child.id().unwrap());
