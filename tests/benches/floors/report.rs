@@ -1,5 +1,6 @@
 //! The table: what was measured, where, and whether it is what was promised.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::fs;
 use std::process::Command;
@@ -31,7 +32,7 @@ struct Machine {
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Figure {
-    name: &'static str,
+    name: Cow<'static, str>,
     unit: Unit,
     ours: f64,
     /// What it is measured against, and how much that is.
@@ -54,14 +55,16 @@ pub(crate) enum Target {
     Ratio(f64),
     /// At most so many microseconds.
     Micros(f64),
+    /// At most so many times the floor, or so many microseconds above it: the larger of the two.
+    RatioOr(f64, f64),
 }
 
 impl Figure {
     /// A time beside its floor.
-    pub(crate) fn time(name: &'static str, floor: &'static str, medians: Medians) -> Self {
+    pub(crate) fn time(name: impl Into<Cow<'static, str>>, floor: &'static str, medians: Medians) -> Self {
         let floor = Some((floor, medians.raw));
         Self {
-            name,
+            name: name.into(),
             unit: Unit::Nanoseconds,
             ours: medians.ours,
             floor,
@@ -80,7 +83,7 @@ impl Figure {
     /// A size that has no floor.
     pub(crate) fn bare_size(name: &'static str, bytes: f64) -> Self {
         Self {
-            name,
+            name: name.into(),
             unit: Unit::Bytes,
             ours: bytes,
             floor: None,
@@ -105,6 +108,10 @@ impl Figure {
             None => 0.0,
             Some(Target::Ratio(most)) => self.ratio().map_or(f64::INFINITY, |ratio| ratio / most),
             Some(Target::Micros(most)) => self.ours / (most * 1e3),
+            Some(Target::RatioOr(times, above)) => {
+                let floor = self.floor.map_or(0.0, |(_, floor)| floor);
+                self.ours / f64::max(floor * times, floor + above * 1e3)
+            }
         }
     }
 
@@ -134,12 +141,18 @@ impl Figure {
         let ratio = self
             .ratio()
             .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-        let (target, verdict) = match self.target {
-            None => ("-".to_owned(), "shown"),
-            Some(Target::Ratio(most)) => (format!("ratio {most}"), if self.met() { "met" } else { "**missed**" }),
-            Some(Target::Micros(most)) => (format!("{most} µs"), if self.met() { "met" } else { "**missed**" }),
+        let target = match self.target {
+            None => "-".to_owned(),
+            Some(Target::Ratio(most)) => format!("ratio {most}"),
+            Some(Target::Micros(most)) => format!("{most} µs"),
+            Some(Target::RatioOr(times, above)) => format!("ratio {times}, or {above} µs more"),
         };
-        let (name, ours) = (self.name, self.unit.show(self.ours));
+        let verdict = match (self.target, self.met()) {
+            (None, _) => "shown",
+            (_, true) => "met",
+            (_, false) => "**missed**",
+        };
+        let (name, ours) = (&self.name, self.unit.show(self.ours));
         format!("| {name} | {ours} | {floor} | {beside} | {ratio} | {target} | {verdict} |")
     }
 }
