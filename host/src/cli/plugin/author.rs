@@ -1,0 +1,26 @@
+//! The verbs of who writes a plugin. None of them needs a hub; one that is running is asked only about what it has loaded.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::build::Build;
+use super::new::New;
+use crate::cli::Context;
+use crate::error::Result;
+
+/// The verbs of an author.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Author {
+    New(New),
+    Build(Build),
+}
+
+impl Author {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        match self {
+            Self::New(verb) => verb.run(context),
+            Self::Build(verb) => verb.run(context).await,
+        }
+    }
+}
