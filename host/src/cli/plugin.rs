@@ -10,10 +10,12 @@ use super::{Context, output};
 use crate::error::Result;
 use crate::text::visible;
 
+mod alone;
 mod author;
 mod build;
 mod embedded;
 mod facts;
+mod inspect;
 mod new;
 
 #[derive(Debug, Subcommand)]

@@ -64,7 +64,7 @@ impl World {
 }
 
 /// Names the first import that is not there, before the linker says it in its own words.
-pub(super) fn check_imports<'a>(id: &str, grants: &Grants, names: impl Iterator<Item = &'a str>) -> Result<()> {
+pub fn check_imports<'a>(id: &str, grants: &Grants, names: impl Iterator<Item = &'a str>) -> Result<()> {
     for name in names {
         let granted = match imports::grant_for(name) {
             Some(("gateway", _)) => !grants.gateway.is_empty(),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::build::Build;
+use super::inspect::Inspect;
 use super::new::New;
 use crate::cli::Context;
 use crate::error::Result;
@@ -14,6 +15,7 @@ use crate::error::Result;
 pub(in crate::cli) enum Author {
     New(New),
     Build(Build),
+    Inspect(Inspect),
 }
 
 impl Author {
@@ -21,6 +23,7 @@ impl Author {
         match self {
             Self::New(verb) => verb.run(context),
             Self::Build(verb) => verb.run(context).await,
+            Self::Inspect(verb) => verb.run(context).await,
         }
     }
 }

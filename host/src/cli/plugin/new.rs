@@ -88,9 +88,11 @@ impl Lang {
                 files
             }
             Self::Js => wit("wit/deps").chain(copies(embedded::JS_SDK, "sdk")).collect(),
-            Self::Python => wit("wit/deps")
-                .chain(copies(embedded::PYTHON_SDK, "waypost_sdk"))
-                .collect(),
+            Self::Python => {
+                let package = embedded::below(embedded::PYTHON_SDK, "waypost_sdk/");
+                let package = package.map(|(path, bytes)| (format!("waypost_sdk/{path}"), bytes.to_vec()));
+                wit("wit/deps").chain(package).collect()
+            }
         })
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::wit::Wit;
 use crate::cli::told_to_stop;
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::plugin::Manifest;
+use crate::plugin::{Manifest, world};
 use crate::process::{Group, Source};
 
 /// What Rust compiles for.
@@ -21,8 +21,18 @@ const TARGET: &str = "wasm32-wasip2";
 /// How a missing target shows in what cargo says.
 const NO_TARGET: [&str; 2] = ["can't find crate for `core`", "target may not be installed"];
 const CARGO: &str = "install Rust with https://rustup.rs";
+/// Where a folder has its own tools of npm.
+const MODULES: &str = "node_modules/.bin";
 const JCO: &str = "npm install";
+const ROLLDOWN: &str = "node_modules/.bin/rolldown";
 const COMPONENTIZE_PY: &str = "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1";
+
+/// The interfaces that need a grant.
+const INTERFACES: [&str; 3] = [
+    "waypost:gateway/calls@0.1.0",
+    "waypost:state/store@0.1.0",
+    "waypost:workspace/folders@0.1.0",
+];
 
 /// How much of the end of what a tool says is looked at, in bytes.
 const TAIL: usize = 64 << 10;
@@ -140,24 +150,18 @@ async fn javascript(folder: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
         Error::new(ErrorKind::Invalid, message)
     })?;
     let made = tempfile::tempdir().map_err(no_room)?;
+    let source = bundled(folder, &main, manifest, made.path()).await?;
     let wit = Wit::of(folder, manifest, made.path())?;
     let out = made.path().join("component.wasm");
-    let program = tool(folder, "node_modules/.bin", "jco");
-    let mut command = Command::new(program);
+    let mut command = Command::new(tool(folder, MODULES, "jco"));
     command
         .current_dir(folder)
         .arg("componentize")
-        .arg(main)
+        .arg(&source)
         .arg("--wit")
         .arg(&wit.folder)
-        .args(["--world-name", &wit.world, "--bundle"])
-        .args([
-            "--backend",
-            "qjs",
-            "--backend-qjs-stub-wasi",
-            "--backend-qjs-disable-async",
-            "--out",
-        ])
+        .args(["--world-name", &wit.world, "--backend", "qjs"])
+        .args(["--backend-qjs-stub-wasi", "--backend-qjs-disable-async", "--out"])
         .arg(&out);
     let ended = run(command, None).await;
     let ended = ended.map_err(|error| missing("jco", folder, JCO, error))?;
@@ -165,6 +169,30 @@ async fn javascript(folder: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
         return Err(failed("jco componentize", &ended));
     }
     read(&out)
+}
+
+/// One file of JavaScript made of a module and all that it imports, which is what jco takes. The bundler is one that jco
+/// itself depends on.
+async fn bundled(folder: &Path, main: &Path, manifest: &Manifest, room: &Path) -> Result<PathBuf> {
+    let (config, bundle) = (room.join("rolldown.config.mjs"), room.join("bundle.js"));
+    let settings = format!(
+        "export default {{ input: {}, external: /^(waypost|wasi):/, logLevel: 'warn', output: {{ file: {}, format: 'esm' }} }};\n",
+        serde_json::json!(main),
+        serde_json::json!(bundle)
+    );
+    std::fs::write(&config, settings).map_err(no_room)?;
+    let mut command = Command::new(beside(&tool(folder, MODULES, "jco"), ROLLDOWN));
+    command.current_dir(folder).arg("--config").arg(&config);
+    let ended = run(command, None).await;
+    let ended = ended.map_err(|error| missing("jco (with rolldown, which it brings)", folder, JCO, error))?;
+    if !ended.status.success() {
+        return Err(failed("rolldown", &ended));
+    }
+    // What it imports without asking for it is named here: its engine would only say that there is no such module.
+    let text = String::from_utf8_lossy(&read(&bundle)?).into_owned();
+    let imports = INTERFACES.iter().filter(|name| text.contains(&format!("\"{name}\"")));
+    world::check_imports(&manifest.id, &manifest.asks(), imports.copied())?;
+    Ok(bundle)
 }
 
 async fn python(folder: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
@@ -225,6 +253,23 @@ fn tool(folder: &Path, own: &str, name: &str) -> PathBuf {
         Ok(bin) if own.is_file() => bin.join(name),
         _ => PathBuf::from(name),
     }
+}
+
+/// A tool that another brought along: it stands in one of the folders above the file that the other really is.
+fn beside(other: &Path, tool: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).map(|folder| folder.join(other));
+    let there = std::iter::once(other.to_owned())
+        .chain(places)
+        .filter(|file| file.is_file());
+    let real = there.filter_map(|file| std::fs::canonicalize(file).ok()).next();
+    let above = real
+        .iter()
+        .flat_map(|file| file.ancestors().map(|folder| folder.join(tool)));
+    above
+        .into_iter()
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| PathBuf::from("rolldown"))
 }
 
 /// How a tool ended.
