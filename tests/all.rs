@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 mod agent_socket;
+mod author;
 mod cli;
 mod connections;
 mod demo;
@@ -50,6 +51,7 @@ mod tokens;
 fn trials() -> Vec<Trial> {
     let modules = [
         agent_socket::trials(),
+        author::trials(),
         cli::trials(),
         connections::trials(),
         demo::trials(),

@@ -17,6 +17,7 @@ mod embedded;
 mod facts;
 mod inspect;
 mod new;
+mod test;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use super::build::Build;
 use super::inspect::Inspect;
 use super::new::New;
+use super::test::Test;
 use crate::cli::Context;
 use crate::error::Result;
 
@@ -15,6 +16,7 @@ use crate::error::Result;
 pub(in crate::cli) enum Author {
     New(New),
     Build(Build),
+    Test(Test),
     Inspect(Inspect),
 }
 
@@ -23,6 +25,7 @@ impl Author {
         match self {
             Self::New(verb) => verb.run(context),
             Self::Build(verb) => verb.run(context).await,
+            Self::Test(verb) => verb.run(context).await,
             Self::Inspect(verb) => verb.run(context).await,
         }
     }

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use toml::{Table, Value};
 
+use super::build::MANIFEST;
 use super::embedded::{self, File};
 use crate::cli::{Context, output};
 use crate::error::{Error, ErrorKind, Result};
@@ -103,7 +104,7 @@ impl New {
         Manifest::check_id("the name", &self.name)?;
         let below = format!("{lang}/{kind}/");
         let template: Vec<File> = embedded::below(embedded::TEMPLATES, &below).collect();
-        if template.is_empty() {
+        if !template.iter().any(|(path, _)| *path == MANIFEST) {
             let message = format!(
                 "there is no template of the kind {kind} in the language {lang}; there are: {}",
                 known()
@@ -124,6 +125,8 @@ impl New {
                     Ok(text) => fill(text).into_bytes(),
                     Err(_) => bytes.to_vec(),
                 };
+                // Under its own name it would hold in the repository of the templates too.
+                let path = if path == "gitignore" { ".gitignore" } else { path };
                 (fill(path), bytes)
             })
             .collect();
@@ -155,13 +158,9 @@ fn copies(list: &'static [File], folder: &str) -> impl Iterator<Item = (String, 
 fn known() -> String {
     let mut known: Vec<String> = embedded::TEMPLATES
         .iter()
-        .filter_map(|(path, _)| {
-            let mut parts = path.split('/');
-            Some(format!("{} {}", parts.next()?, parts.next()?))
-        })
+        .filter_map(|(path, _)| Some(path.strip_suffix(MANIFEST)?.trim_end_matches('/').replace('/', " ")))
         .collect();
     known.sort();
-    known.dedup();
     known.join(", ")
 }
 
@@ -241,7 +240,7 @@ mod tests {
                 let files: Vec<&str> = embedded::below(embedded::TEMPLATES, &below)
                     .map(|(path, _)| path)
                     .collect();
-                if files.is_empty() {
+                if !files.contains(&MANIFEST) {
                     continue;
                 }
                 for wanted in ["manifest.toml", "README.md", ".gitignore"] {

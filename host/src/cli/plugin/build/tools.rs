@@ -215,11 +215,7 @@ async fn python(folder: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
     let text = String::from_utf8_lossy(&read(&file)?).into_owned();
     let project: Project = toml::from_str(&text)
         .map_err(|error| Error::new(ErrorKind::Invalid, format!("{} cannot be read", file.display())).because(error))?;
-    let module = project
-        .tool
-        .waypost
-        .module
-        .unwrap_or_else(|| manifest.id.replace('-', "_"));
+    let module = project.tool.waypost.module.unwrap_or_else(|| "plugin".to_owned());
     let made = tempfile::tempdir().map_err(no_room)?;
     let wit = Wit::of(folder, manifest, made.path())?;
     let out = made.path().join("component.wasm");

@@ -66,8 +66,8 @@ impl Wit {
     }
 }
 
-/// The name of a world that is made here.
-const WORLD: &str = "plugin";
+/// The name of a world that is made here: one that no module of a plugin has, since Python takes both from one name space.
+const WORLD: &str = "waypost-world";
 
 /// The world that a manifest says.
 fn text(manifest: &Manifest) -> String {
@@ -134,7 +134,7 @@ mod tests {
         let all = "role = \"provider\"\n[grants]\ngateway = [\"x\"]\nstate = true\nworkspace = true";
         assert_eq!(
             text(&manifest(all)),
-            "package waypost:made@0.1.0;\n\nworld plugin {\n    import waypost:log/log@0.1.0;\n    import \
+            "package waypost:made@0.1.0;\n\nworld waypost-world {\n    import waypost:log/log@0.1.0;\n    import \
              waypost:gateway/answer@0.1.0;\n    import waypost:gateway/calls@0.1.0;\n    import waypost:state/store@0.1.0;\n    \
              import waypost:workspace/folders@0.1.0;\n    export waypost:plugin/provider@0.1.0;\n}\n"
         );
