@@ -1,6 +1,9 @@
 //! Takes for granted that its message and the answer to its call are as it expects.
 
-#![expect(clippy::expect_used, reason = "a guest that breaks on what it did not expect is what the trial needs")]
+#![expect(
+    clippy::expect_used,
+    reason = "a guest that breaks on what it did not expect is what the trial needs"
+)]
 
 use serde_json::{Value, json};
 use waypost_sdk::{Call, Result, gateway};

@@ -19,6 +19,7 @@ use crate::text::{shortened, visible};
 mod cases;
 mod fake;
 mod kit;
+mod odd;
 mod stage;
 
 use cases::Case;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::cases::{Answer, Case, filled, operations};
 use super::fake::Manner;
+use super::odd::{failures, huge, huge_texts, odd, odd_replies, odd_texts, refusal, variants};
 use super::stage::{Came, GivenUp, Made, Scene, Stage};
 use super::{Checked, Report, ended, same, short};
 use crate::call::{CallError, CallName, Json};
@@ -18,10 +19,6 @@ use crate::error::{ErrorKind, Result};
 use crate::plugin::{Loaded, Role};
 use crate::text::shortened;
 
-/// The size of what is huge, in bytes of text and in entries.
-const HUGE_TEXT: usize = 1 << 20;
-const HUGE_LIST: usize = 100_000;
-const HUGE_DEPTH: usize = 100;
 /// The most characters of a message that stand in a line of the report.
 const MESSAGE: usize = 80;
 /// How long a call may take whose calls are never answered.
@@ -33,7 +30,14 @@ const NO_TIME: Duration = Duration::from_micros(500);
 struct Kit<'a> {
     stage: &'a Stage,
     /// The call that is expected to succeed.
-    base: Made,
+    base: Base,
+    /// One for each other call that a case shows to succeed; a plugin has to bear odd messages in all of them.
+    others: Vec<Base>,
+}
+
+/// A call that is expected to succeed, and what that takes.
+struct Base {
+    made: Made,
     /// Who answers its calls.
     answers: Vec<Answer>,
     state: BTreeMap<String, String>,
@@ -53,7 +57,7 @@ pub(super) async fn run(stage: &Stage, cases: &[Case], report: &mut Report) -> R
         };
     }
     check!("odd-messages", kit.messages("odd", &odd(), &odd_texts()));
-    check!("huge-messages", kit.messages("huge", &huge(), &["x".repeat(HUGE_TEXT)]));
+    check!("huge-messages", kit.messages("huge", &huge(), &huge_texts()));
     if calls {
         check!("gateway-denied", kit.gateway(&[refusal(ErrorKind::Denied)]));
         check!("gateway-fails", kit.gateway(&failures()));
@@ -75,54 +79,43 @@ pub(super) async fn run(stage: &Stage, cases: &[Case], report: &mut Report) -> R
 impl<'a> Kit<'a> {
     fn new(stage: &'a Stage, cases: &[Case]) -> Self {
         let manifest = stage.manifest();
-        let limit = stage.timeout();
         let first = operations(manifest.role).first();
-        let is_base =
-            |case: &&Case| case.reply.is_some() && first.is_none_or(|first| case.call.0.to_string() == *first);
-        if let Some(case) = cases.iter().find(is_base) {
-            return Self {
-                stage,
-                base: Made {
-                    name: case.call.0.clone(),
-                    message: case.message.0.clone(),
-                    limit: case.timeout.unwrap_or(limit),
-                },
-                answers: case.fake.clone(),
-                state: case.state.clone(),
-            };
+        let mut bases: Vec<Base> = Vec::new();
+        for case in cases.iter().filter(|case| case.reply.is_some()) {
+            let name = &case.call.0;
+            let is_wanted = first.is_none_or(|first| name.to_string() == *first);
+            if is_wanted && !bases.iter().any(|base| base.made.name == *name) {
+                bases.push(Base {
+                    made: Made {
+                        name: name.clone(),
+                        message: case.message.0.clone(),
+                        limit: case.timeout.unwrap_or_else(|| stage.timeout()),
+                    },
+                    answers: case.fake.clone(),
+                    state: case.state.clone(),
+                });
+            }
         }
-        let name = first.map_or_else(
-            || manifest.serves.first().map_or("test", String::as_str),
-            |operation| operation,
-        );
-        let (kind, action) = name
-            .split_once(':')
-            .map_or((name, None), |(kind, action)| (kind, Some(action)));
-        let empty = Json::of(&json!({})).unwrap_or_else(|_| Json::null());
+        let mut bases = bases.into_iter();
         Self {
+            base: bases.next().unwrap_or_else(|| Base::without_case(stage)),
+            others: bases.collect(),
             stage,
-            base: Made {
-                name: CallName::new(kind, action.filter(|action| *action != "*")),
-                message: filled(manifest.role, &empty),
-                limit,
-            },
-            answers: Vec::new(),
-            state: BTreeMap::new(),
         }
     }
 
     async fn scene(&self, manner: Manner) -> Result<Scene> {
         let scene = self.stage.scene(manner)?;
-        scene.keep(&self.state).await?;
+        scene.keep(&self.base.state).await?;
         Ok(scene)
     }
 
     async fn usual_scene(&self) -> Result<Scene> {
-        self.scene(Manner::Freely(self.answers.clone())).await
+        self.base.scene(self.stage).await
     }
 
     async fn base(&self, scene: &Scene, loaded: &Loaded) -> Came {
-        scene.call(loaded, &self.base).await
+        scene.call(loaded, &self.base.made).await
     }
 
     /// Whether the base call, made in a scene in which something went wrong, does what it does in a fresh one.
@@ -139,27 +132,26 @@ impl<'a> Kit<'a> {
 
     /// Messages of another shape, or another size, than the plugin expects.
     async fn messages(&self, what: &str, values: &[Value], texts: &[String]) -> Result<Checked> {
-        let messages = variants(self.stage.manifest().role, &self.base.message, values, texts);
-        let mut ends = Ends::default();
-        for message in &messages {
-            let scene = self.usual_scene().await?;
-            let made = Made {
-                message: message.clone(),
-                ..self.base.clone()
-            };
-            let came = scene.call(self.stage.loaded(), &made).await;
-            if let Err(error) = &came.result
-                && (broke(error) || came.late)
-            {
-                return Ok(Err(format!(
-                    "on the message {} {}",
-                    shortened(message.as_str(), MESSAGE),
-                    ended(error, &scene)
-                )));
+        let (mut count, mut ends) = (0, Ends::default());
+        for base in std::iter::once(&self.base).chain(&self.others) {
+            for message in variants(self.stage.manifest().role, &base.made.message, values, texts) {
+                let scene = base.scene(self.stage).await?;
+                let made = Made {
+                    message,
+                    ..base.made.clone()
+                };
+                let came = scene.call(self.stage.loaded(), &made).await;
+                if let Err(error) = &came.result
+                    && (broke(error) || came.late)
+                {
+                    let message = shortened(made.message.as_str(), MESSAGE);
+                    return Ok(Err(format!("{} with {message}: {}", made.name, ended(error, &scene))));
+                }
+                count += 1;
+                ends.count(&came.result);
             }
-            ends.count(&came.result);
         }
-        Ok(Ok(format!("{} {what} messages: {ends}", messages.len())))
+        Ok(Ok(format!("{count} {what} messages: {ends}")))
     }
 
     /// Calls of the plugin that all end like this.
@@ -188,7 +180,7 @@ impl<'a> Kit<'a> {
         let scene = self.scene(Manner::Silent).await?;
         let made = Made {
             limit: SLOW,
-            ..self.base.clone()
+            ..self.base.made.clone()
         };
         let came = scene.call(self.stage.loaded(), &made).await;
         Ok(match &came.result {
@@ -210,7 +202,7 @@ impl<'a> Kit<'a> {
             (Manner::Freely(Vec::new()), GivenUp::AtOnce)
         };
         let scene = self.scene(manner).await?;
-        let came = scene.give_up(self.stage.loaded(), &self.base, when).await;
+        let came = scene.give_up(self.stage.loaded(), &self.base.made, when).await;
         let stopped = match &came.result {
             Err(error) if broke(error) => return Ok(Err(ended(error, &scene))),
             Err(error) if error.kind == ErrorKind::Cancelled => "it was stopped",
@@ -268,7 +260,7 @@ impl<'a> Kit<'a> {
         let scene = self.usual_scene().await?;
         let made = Made {
             limit: NO_TIME,
-            ..self.base.clone()
+            ..self.base.made.clone()
         };
         drop(scene.call(self.stage.loaded(), &made).await);
         let loaded = self.stage.with_memory(64 << 10)?;
@@ -284,7 +276,7 @@ impl<'a> Kit<'a> {
     async fn twice(&self) -> Result<Checked> {
         let scene = self.usual_scene().await?;
         let operate = async |name: &str, resource: Option<&str>| {
-            let mut message = match self.base.message.to::<Value>() {
+            let mut message = match self.base.made.message.to::<Value>() {
                 Ok(Value::Object(message)) => message,
                 _ => Map::new(),
             };
@@ -295,7 +287,7 @@ impl<'a> Kit<'a> {
             let made = Made {
                 name: CallName::new("provider", Some(name)),
                 message: Json::of(&message).unwrap_or_else(|_| Json::null()),
-                limit: self.base.limit,
+                limit: self.base.made.limit,
             };
             let came = scene.call(self.stage.loaded(), &made).await;
             came.result
@@ -342,7 +334,9 @@ impl<'a> Kit<'a> {
         let past = scene.fake.asked();
         let second = self.usual_scene().await?;
         second.keep(&scene.kept().await?).await?;
-        let came = second.replay(self.stage.loaded(), &self.base, first.run, &past).await;
+        let came = second
+            .replay(self.stage.loaded(), &self.base.made, first.run, &past)
+            .await;
         let new = second.fake.asked();
         Ok(match (came.diverged, new.first()) {
             (Some(diverged), _) => Err(diverged),
@@ -358,6 +352,38 @@ impl<'a> Kit<'a> {
                 past.len()
             )),
         })
+    }
+}
+
+impl Base {
+    /// The plainest call of a plugin that has no case which replies.
+    fn without_case(stage: &Stage) -> Self {
+        let manifest = stage.manifest();
+        let name = match operations(manifest.role).first() {
+            Some(operation) => operation,
+            None => manifest.serves.first().map_or("test", String::as_str),
+        };
+        let (kind, action) = match name.split_once(':') {
+            Some((kind, action)) => (kind, Some(action)),
+            None => (name, None),
+        };
+        let empty = Json::of(&json!({})).unwrap_or_else(|_| Json::null());
+        Self {
+            made: Made {
+                name: CallName::new(kind, action.filter(|action| *action != "*")),
+                message: filled(manifest.role, &empty),
+                limit: stage.timeout(),
+            },
+            answers: Vec::new(),
+            state: BTreeMap::new(),
+        }
+    }
+
+    /// A fresh place in which it succeeds.
+    async fn scene(&self, stage: &Stage) -> Result<Scene> {
+        let scene = stage.scene(Manner::Freely(self.answers.clone()))?;
+        scene.keep(&self.state).await?;
+        Ok(scene)
     }
 }
 
@@ -392,144 +418,6 @@ impl std::fmt::Display for Ends {
     }
 }
 
-/// Values of shapes that nobody expects.
-fn odd() -> Vec<Value> {
-    vec![
-        Value::Null,
-        json!(true),
-        json!(0),
-        json!(-1),
-        json!(1.5e300),
-        json!(u64::MAX),
-        json!(""),
-        json!("\u{0}\u{202e}💥\n"),
-        json!([]),
-        json!([null, [], {}]),
-        json!({}),
-        json!({ "": {}, "__proto__": { "x": 1 }, "constructor": null }),
-        nested(30),
-    ]
-}
-
-fn odd_texts() -> Vec<String> {
-    ["", "\u{0}\u{202e}💥\n", "../../etc/passwd", "x'\"`${{}}%s"]
-        .map(str::to_owned)
-        .to_vec()
-}
-
-/// Values of a size that nobody expects.
-fn huge() -> Vec<Value> {
-    let keys = (0..HUGE_LIST / 10).map(|number| (format!("key-{number}"), Value::Null));
-    vec![
-        json!("x".repeat(HUGE_TEXT)),
-        Value::Array(vec![Value::Null; HUGE_LIST]),
-        Value::Object(keys.collect()),
-        nested(HUGE_DEPTH),
-    ]
-}
-
-fn nested(depth: usize) -> Value {
-    (0..depth).fold(Value::Null, |inner, _| Value::Array(vec![inner]))
-}
-
-fn refusal(kind: ErrorKind) -> Result<Json, CallError> {
-    Err(CallError::new(kind, "this is a test of what goes wrong"))
-}
-
-fn failures() -> Vec<Result<Json, CallError>> {
-    [
-        ErrorKind::NotFound,
-        ErrorKind::Invalid,
-        ErrorKind::Limit,
-        ErrorKind::Timeout,
-        ErrorKind::Unavailable,
-        ErrorKind::Indeterminate,
-        ErrorKind::Internal,
-        ErrorKind::Other,
-    ]
-    .map(refusal)
-    .to_vec()
-}
-
-fn odd_replies() -> Vec<Result<Json, CallError>> {
-    odd().iter().chain(&huge()).map(Json::of).collect()
-}
-
-/// The message with each of these values in each place that takes any JSON, and each text where only a text can stand.
-fn variants(role: Role, base: &Json, values: &[Value], texts: &[String]) -> Vec<Json> {
-    let base: Value = base.to().unwrap_or_default();
-    let (any, text): (Vec<&str>, Vec<&str>) = match role {
-        Role::Handler => (Vec::new(), Vec::new()),
-        Role::Provider => (vec!["settings"], vec!["environment"]),
-        Role::Agent => (vec!["settings"], vec!["prompt"]),
-        Role::Observer => (vec!["message", "reply"], vec!["kind", "action"]),
-    };
-    let mut made = Vec::new();
-    let mut with = |field: &str, value: Value| {
-        let mut whole = base.clone();
-        if let Some(fields) = whole.as_object_mut() {
-            fields.insert(field.to_owned(), value);
-            made.push(whole);
-        }
-    };
-    for value in values {
-        for field in &any {
-            with(field, value.clone());
-        }
-        for field in base
-            .as_object()
-            .filter(|_| role == Role::Handler)
-            .into_iter()
-            .flat_map(Map::keys)
-        {
-            with(field, value.clone());
-        }
-    }
-    for value in texts {
-        for field in &text {
-            with(field, value.clone().into());
-        }
-    }
-    if role == Role::Handler {
-        made.extend(values.iter().cloned());
-    }
-    made.iter().filter_map(|message| Json::of(message).ok()).collect()
-}
-
 fn mebibytes(size: usize) -> String {
     bytesize::ByteSize(size as u64).display().iec().to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_place_of_a_message_gets_every_value() {
-        let base = Json::of(&json!({ "a": 1, "b": "x" })).unwrap();
-        let made = variants(Role::Handler, &base, &[json!(null), json!([])], &[]);
-        let made: Vec<&str> = made.iter().map(Json::as_str).collect();
-        assert_eq!(
-            made,
-            [
-                r#"{"a":null,"b":"x"}"#,
-                r#"{"a":1,"b":null}"#,
-                r#"{"a":[],"b":"x"}"#,
-                r#"{"a":1,"b":[]}"#,
-                "null",
-                "[]"
-            ]
-        );
-        for role in [Role::Provider, Role::Agent, Role::Observer] {
-            let base = filled(role, &Json::of(&json!({})).unwrap());
-            for message in variants(role, &base, &odd(), &odd_texts()) {
-                let read = match role {
-                    Role::Provider => message.to::<crate::plugin::execute::Wanted>().map(drop),
-                    Role::Agent => message.to::<crate::plugin::execute::Task>().map(drop),
-                    _ => message.to::<crate::plugin::execute::Notice>().map(drop),
-                };
-                read.unwrap_or_else(|error| panic!("{error}: {}", message.as_str()));
-            }
-        }
-    }
 }
