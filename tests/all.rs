@@ -19,6 +19,7 @@ use libtest_mimic::{Arguments, Trial};
 
 mod adversarial;
 mod agent_socket;
+mod author;
 mod cli;
 mod connections;
 mod demo;
@@ -53,6 +54,7 @@ fn trials() -> Vec<Trial> {
     let modules = [
         adversarial::trials(),
         agent_socket::trials(),
+        author::trials(),
         cli::trials(),
         connections::trials(),
         demo::trials(),

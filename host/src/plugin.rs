@@ -29,6 +29,7 @@ pub mod link;
 pub mod manifest;
 mod observe;
 pub mod section;
+pub mod world;
 
 pub use carrier::Carriers;
 pub use execute::{Executor, InProcess};

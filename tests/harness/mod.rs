@@ -55,13 +55,18 @@ where
 
 /// Runs a trial on a runtime of its own, as long as patience lasts.
 pub fn within(test: impl Future<Output = ()>) -> Result<(), Failed> {
+    within_time(PATIENCE, test)
+}
+
+/// The same with a patience of its own.
+pub fn within_time(patience: Duration, test: impl Future<Output = ()>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await });
+    let ended = runtime.block_on(async { tokio::time::timeout(patience, test).await });
     runtime.shutdown_background();
-    ended.map_err(|_| Failed::from(format!("it did not end within {PATIENCE:?}")))
+    ended.map_err(|_| Failed::from(format!("it did not end within {patience:?}")))
 }
 
 /// A plugin to be installed in a project: a component, its manifest, and what the operator says of it.

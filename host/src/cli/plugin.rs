@@ -1,4 +1,4 @@
-//! `waypost plugin`: what is loaded, and what it said.
+//! `waypost plugin`: what is loaded, what it said, and what an author does before that; one file for each verb of some size.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,8 +11,19 @@ use super::{Context, output};
 use crate::error::Result;
 use crate::text::visible;
 
+mod alone;
+mod author;
+mod build;
+mod embedded;
+mod facts;
+mod inspect;
+mod new;
+mod test;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
+    #[command(flatten)]
+    Author(author::Author),
     /// Lists the loaded plugins, with what they serve and what they were granted.
     Ls,
     /// Reads a plugin's files again: new calls go to the new one, calls under way end on the old one.
@@ -36,11 +47,16 @@ pub(super) enum Plugin {
 
 impl Plugin {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
-        Client::with(&context.project, async |client| self.ask(client, context.json).await).await
+        match self {
+            Self::Author(verb) => verb.run(context).await,
+            verb => Client::with(&context.project, async |client| verb.ask(client, context.json).await).await,
+        }
     }
 
     async fn ask(self, client: &Client, json: bool) -> Result<ExitCode> {
         match self {
+            // Answered above, without a hub.
+            Self::Author(_) => {}
             Self::Ls => {
                 let list: Vec<Value> = client.get("/plugins").await?;
                 if json { output::json(&list)? } else { table(&list)? }

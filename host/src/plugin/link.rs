@@ -1,13 +1,14 @@
 //! From a component's bytes to something that can be instantiated: compiled, checked against its role and its grants, and
 //! linked with just what it was granted.
 
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
 use crate::engine::Engine;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::{self, CallState, Facts};
 
 use super::manifest::{Manifest, Role};
+use super::world;
 
 /// The generated side of the four worlds.
 pub mod bindings {
@@ -51,8 +52,13 @@ pub(super) enum Linked {
 /// Compiles, checks and links. Every failure is one error that names the plugin, the item and the remedy.
 pub(super) fn link(engine: &Engine, manifest: &Manifest, facts: &Facts, bytes: &[u8]) -> Result<Linked> {
     let component = engine.component(&manifest.id, bytes)?;
-    check_imports(engine, &component, facts)?;
-    check_export(engine, &component, manifest)?;
+    let world = component.component_type();
+    world::check_imports(
+        &manifest.id,
+        &facts.grants,
+        world.imports(engine.wasmtime()).map(|(name, _)| name),
+    )?;
+    world::check_exports(manifest, world.exports(engine.wasmtime()).map(|(name, _)| name))?;
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(
             "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}",
@@ -71,73 +77,4 @@ pub(super) fn link(engine: &Engine, manifest: &Manifest, facts: &Facts, bytes: &
         Role::Observer => bindings::observer::ObserverPluginPre::new(pre).map(Linked::Observer),
     }
     .map_err(does_not_fit)
-}
-
-/// Names the first import that is not there, before the linker says it in its own words.
-fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Result<()> {
-    for (name, _) in component.component_type().imports(engine.wasmtime()) {
-        let granted = match imports::grant_for(name) {
-            Some(("gateway", _)) => !facts.grants.gateway.is_empty(),
-            Some(("state", _)) => facts.grants.state,
-            Some(("workspace", _)) => facts.grants.workspace,
-            _ => true,
-        };
-        if let (false, Some((grant, line))) = (granted, imports::grant_for(name)) {
-            let message = format!(
-                "plugin `{}` imports `{name}` without the grant `{grant}`; if it may, add `{line}` to [grants] of its manifest \
-                 and to `grant` of its [[plugin]] entry in waypost.toml",
-                facts.id
-            );
-            return Err(Error::new(ErrorKind::Denied, message));
-        }
-        let known = imports::grant_for(name).is_some() || offered(name);
-        if !known {
-            let message = format!(
-                "plugin `{}` imports `{name}`, which this hub does not offer; it offers the packages waypost:call, \
-                 waypost:gateway, waypost:state, waypost:log and waypost:workspace (0.1) and WASI 0.2 without wasi:http",
-                facts.id
-            );
-            return Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin));
-        }
-    }
-    Ok(())
-}
-
-fn offered(import: &str) -> bool {
-    [
-        "waypost:call/",
-        "waypost:gateway/",
-        "waypost:log/",
-        "wasi:cli/",
-        "wasi:clocks/",
-        "wasi:filesystem/",
-        "wasi:io/",
-    ]
-    .iter()
-    .chain(&["wasi:random/", "wasi:sockets/"])
-    .any(|package| import.starts_with(package))
-}
-
-fn check_export(engine: &Engine, component: &Component, manifest: &Manifest) -> Result<()> {
-    let wanted = manifest.role.export();
-    if component.get_export_index(None, wanted).is_some() {
-        return Ok(());
-    }
-    let exports: Vec<String> = component
-        .component_type()
-        .exports(engine.wasmtime())
-        .map(|(name, _)| format!("`{name}`"))
-        .collect();
-    let exports = if exports.is_empty() {
-        "nothing".to_owned()
-    } else {
-        exports.join(", ")
-    };
-    let message = format!(
-        "plugin `{}` has the role {} by its manifest, but does not export `{wanted}`; it exports {exports}: set `role` to what it is, \
-         or build it with that world",
-        manifest.id,
-        manifest.role.as_str()
-    );
-    Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin))
 }

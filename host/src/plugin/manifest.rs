@@ -112,13 +112,7 @@ impl Manifest {
             });
             wrong(format!("{file}, line {line}: {}", error.message()))
         })?;
-        let id_fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if manifest.id.is_empty() || manifest.id.len() > 64 || !manifest.id.chars().all(id_fits) {
-            let id = manifest.id.escape_debug();
-            return Err(wrong(format!(
-                "{file}: `{id}` is not an id; use lower-case letters, digits and `-`, at most 64"
-            )));
-        }
+        Self::check_id(file, &manifest.id)?;
         if manifest.role == Role::Handler && manifest.serves.is_empty() {
             return Err(wrong(format!(
                 "{file}: a handler says what it executes, as in `serves = [\"inference\"]`"
@@ -141,6 +135,17 @@ impl Manifest {
             }
         }
         Ok(manifest)
+    }
+
+    /// Whether this can be an id; the error begins with where it stands.
+    pub fn check_id(place: &str, id: &str) -> Result<()> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if !id.is_empty() && id.len() <= 64 && id.chars().all(fits) {
+            return Ok(());
+        }
+        let id = id.escape_debug();
+        let message = format!("{place}: `{id}` is not an id; use lower-case letters, digits and `-`, at most 64");
+        Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin))
     }
 
     /// All that it asks for.

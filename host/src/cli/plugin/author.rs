@@ -1,0 +1,32 @@
+//! The verbs of who writes a plugin. None of them needs a hub; one that is running is asked only about what it has loaded.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::build::Build;
+use super::inspect::Inspect;
+use super::new::New;
+use super::test::Test;
+use crate::cli::Context;
+use crate::error::Result;
+
+/// The verbs of an author.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Author {
+    New(New),
+    Build(Build),
+    Test(Test),
+    Inspect(Inspect),
+}
+
+impl Author {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        match self {
+            Self::New(verb) => verb.run(context),
+            Self::Build(verb) => verb.run(context).await,
+            Self::Test(verb) => verb.run(context).await,
+            Self::Inspect(verb) => verb.run(context).await,
+        }
+    }
+}

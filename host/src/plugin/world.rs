@@ -1,0 +1,219 @@
+//! What a component imports and exports, by name, and whether that fits its role and its grants.
+//!
+//! Read from the bytes, without compiling them. Not here: whether the types behind the names fit, which the linker finds
+//! (`plugin/link.rs`).
+
+use wasmparser::{Encoding, Parser, Payload};
+
+use super::manifest::Manifest;
+use crate::config::Grants;
+use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::imports;
+
+/// The names of a component's outer side, with their versions, in the order in which they stand in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// What it cannot do without.
+    pub imports: Vec<String>,
+    /// What it can be asked for.
+    pub exports: Vec<String>,
+}
+
+impl World {
+    /// The world of a component; what lies within it does not count.
+    pub fn read(file: &str, bytes: &[u8]) -> Result<Self> {
+        let broken = |error: wasmparser::BinaryReaderError| {
+            wrong(format!(
+                "{file} is broken WebAssembly: {error}; build it again with `waypost plugin build`"
+            ))
+        };
+        let mut world = Self::default();
+        let mut depth = 0_usize;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload.map_err(broken)? {
+                Payload::Version { encoding, .. } => {
+                    if depth == 0 && encoding != Encoding::Component {
+                        return Err(wrong(format!(
+                            "{file} is a WebAssembly module and no component; build it for `wasm32-wasip2`"
+                        )));
+                    }
+                    depth += 1;
+                }
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ComponentImportSection(section) if depth == 1 => {
+                    for import in section {
+                        world.imports.push(import.map_err(broken)?.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(section) if depth == 1 => {
+                    for export in section {
+                        world.exports.push(export.map_err(broken)?.name.name.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(world)
+    }
+
+    /// Whether the component is what its manifest says, and asks there for all that it imports.
+    pub fn fits(&self, manifest: &Manifest) -> Result<()> {
+        check_imports(&manifest.id, &manifest.asks(), self.imports.iter().map(String::as_str))?;
+        check_exports(manifest, self.exports.iter().map(String::as_str))
+    }
+}
+
+/// Names the first import that is not there, before the linker says it in its own words.
+pub fn check_imports<'a>(id: &str, grants: &Grants, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    for name in names {
+        let granted = match imports::grant_for(name) {
+            Some(("gateway", _)) => !grants.gateway.is_empty(),
+            Some(("state", _)) => grants.state,
+            Some(("workspace", _)) => grants.workspace,
+            _ => true,
+        };
+        if let (false, Some((grant, line))) = (granted, imports::grant_for(name)) {
+            let message = format!(
+                "plugin `{id}` imports `{name}` without the grant `{grant}`; if it may, add `{line}` to [grants] of its manifest \
+                 and to `grant` of its [[plugin]] entry in waypost.toml"
+            );
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
+        let known = imports::grant_for(name).is_some() || offered(name);
+        if !known {
+            return Err(wrong(format!(
+                "plugin `{id}` imports `{name}`, which this hub does not offer; it offers the packages waypost:call, \
+                 waypost:gateway, waypost:state, waypost:log and waypost:workspace (0.1) and WASI 0.2 without wasi:http"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Names the export of the role when it is not there.
+pub(super) fn check_exports<'a>(manifest: &Manifest, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let wanted = manifest.role.export();
+    let names: Vec<&str> = names.collect();
+    if names.contains(&wanted) {
+        return Ok(());
+    }
+    let exports = if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        names.join(", ")
+    };
+    Err(wrong(format!(
+        "plugin `{}` has the role {} by its manifest, but does not export `{wanted}`; it exports {exports}: set `role` to what it is, \
+         or build it with that world",
+        manifest.id,
+        manifest.role.as_str()
+    )))
+}
+
+fn offered(import: &str) -> bool {
+    [
+        "waypost:call/",
+        "waypost:gateway/",
+        "waypost:log/",
+        "wasi:cli/",
+        "wasi:clocks/",
+        "wasi:filesystem/",
+        "wasi:io/",
+    ]
+    .iter()
+    .chain(&["wasi:random/", "wasi:sockets/"])
+    .any(|package| import.starts_with(package))
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use wasm_encoder::{Component, Module};
+
+    fn manifest(text: &str) -> Manifest {
+        Manifest::parse("x.toml", text).unwrap()
+    }
+
+    fn world(imports: &[&str], exports: &[&str]) -> World {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        World {
+            imports: owned(imports),
+            exports: owned(exports),
+        }
+    }
+
+    #[test]
+    fn what_is_no_component_has_no_world() {
+        for (bytes, text) in [
+            (
+                Module::new().finish(),
+                "x.wasm is a WebAssembly module and no component; build it for `wasm32-wasip2`",
+            ),
+            (
+                b"hello".to_vec(),
+                "x.wasm is broken WebAssembly: magic header not detected: bad magic number - expected=[\n    0x0,\n    0x61,\n    \
+                 0x73,\n    0x6d,\n] actual=[\n    0x68,\n    0x65,\n    0x6c,\n    0x6c,\n] (at offset 0x0); build it again with \
+                 `waypost plugin build`",
+            ),
+        ] {
+            assert_eq!(World::read("x.wasm", &bytes).unwrap_err().to_string(), text);
+        }
+        assert_eq!(
+            World::read("x.wasm", &Component::new().finish()).unwrap(),
+            World::default()
+        );
+    }
+
+    #[test]
+    fn a_world_fits_when_the_role_is_there_and_every_import_is_asked_for() {
+        let observer = "id = \"a\"\nversion = \"1\"\nrole = \"observer\"\n";
+        let export = "waypost:plugin/observer@0.1.0";
+        let fits = |text: &str, imports: &[&str], exports: &[&str]| {
+            world(imports, exports)
+                .fits(&manifest(text))
+                .map_err(|error| error.to_string())
+        };
+        let all = [
+            "waypost:state/store@0.1.0",
+            "waypost:log/log@0.1.0",
+            "wasi:io/error@0.2.6",
+        ];
+        assert_eq!(
+            fits(&format!("{observer}[grants]\nstate = true"), &all, &[export]),
+            Ok(())
+        );
+        let denied = fits(observer, &all, &[export]).unwrap_err();
+        assert!(
+            denied.starts_with("plugin `a` imports `waypost:state/store@0.1.0` without the grant `state`; "),
+            "{denied}"
+        );
+        let unknown = fits(observer, &["wasi:http/types@0.2.6"], &[export]).unwrap_err();
+        assert!(
+            unknown.starts_with("plugin `a` imports `wasi:http/types@0.2.6`, which this hub does not offer; "),
+            "{unknown}"
+        );
+        let other = fits(observer, &[], &["waypost:plugin/handler@0.1.0"]).unwrap_err();
+        assert!(
+            other.starts_with(
+                "plugin `a` has the role observer by its manifest, but does not export \
+                 `waypost:plugin/observer@0.1.0`; it exports `waypost:plugin/handler@0.1.0`: "
+            ),
+            "{other}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), whole in any::<bool>()) {
+            let mut all = if whole { Component::new().finish() } else { Vec::new() };
+            all.extend(bytes);
+            drop(World::read("x", &all));
+        }
+    }
+}

@@ -1,0 +1,650 @@
+//! The author's side: from `waypost plugin new` to a plugin that a hub executes, with the real binary and the real tools.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::harness::outside::{COMPONENTIZE_PY, JCO, Tool};
+use crate::harness::process::{Ended, Running, normal, run_with, shown};
+use crate::harness::{Project, guests, trial, within_time};
+
+/// How long a project may take that is built for the first time.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+const KINDS: [&str; 4] = ["handler", "provider", "agent", "observer"];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        Trial::test(
+            "author::a_new_project_of_each_kind_in_rust_builds_tests_and_runs",
+            || within_time(PATIENCE, rust()),
+        ),
+        Trial::test("author::what_does_not_build_is_one_error_with_the_remedy", || {
+            within_time(PATIENCE, unfit())
+        }),
+        trial("author::what_a_project_lacks_is_one_error_with_the_remedy", lacking),
+        trial("author::what_a_test_finds_is_one_line_each", findings),
+        trial(
+            "author::an_interrupt_ends_the_tool_and_all_that_it_started",
+            interrupted,
+        ),
+        trial("author::a_component_is_inspected_for_the_hub_of_the_project", inspected),
+    ];
+    for (lang, tool) in [("js", &JCO), ("python", &COMPONENTIZE_PY)] {
+        for kind in KINDS {
+            if templates().join(lang).join(kind).join("manifest.toml").is_file() {
+                trials.push(other(lang, kind, tool));
+            }
+        }
+    }
+    trials
+}
+
+fn templates() -> PathBuf {
+    guests::root().join("sdk/templates")
+}
+
+/// A folder for projects that is the same in each run, so that what they leave in the shared target folder is too.
+fn home(name: &str) -> PathBuf {
+    let home = guests::root().join("target/author").join(name);
+    drop(fs::remove_dir_all(&home));
+    fs::create_dir_all(&home).unwrap();
+    home
+}
+
+/// The variables of a person who has these tools and no network.
+fn variables(tools: &[&Path]) -> Vec<(String, String)> {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let kept = |name: &str, usual: &str| {
+        let folder = std::env::var_os(name).map_or_else(|| home().join(usual), PathBuf::from);
+        (name.to_owned(), folder.display().to_string())
+    };
+    let cargo = Path::new(env!("CARGO")).parent().unwrap();
+    let path: Vec<String> = tools
+        .iter()
+        .copied()
+        .chain([cargo])
+        .map(|folder| folder.display().to_string())
+        .chain(std::env::var("PATH"))
+        .collect();
+    let mut variables = vec![
+        ("PATH".to_owned(), path.join(":")),
+        kept("CARGO_HOME", ".cargo"),
+        kept("RUSTUP_HOME", ".rustup"),
+        ("CARGO_NET_OFFLINE".to_owned(), "true".to_owned()),
+        (
+            "CARGO_TARGET_DIR".to_owned(),
+            guests::root().join("target/author/target").display().to_string(),
+        ),
+    ];
+    variables.extend(option_env!("RUSTUP_TOOLCHAIN").map(|name| ("RUSTUP_TOOLCHAIN".to_owned(), name.to_owned())));
+    variables
+}
+
+async fn verb(home: &Path, variables: &[(String, String)], arguments: &[&str]) -> Ended {
+    let variables: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    run_with(home, &variables, arguments).await
+}
+
+/// Makes a project, tests it, builds it, inspects it; what it is by its own word.
+async fn whole(home: &Path, variables: &[(String, String)], kind: &str, lang: &str) -> Value {
+    let name = format!("my-{kind}");
+    let made = verb(
+        home,
+        variables,
+        &["plugin", "new", &name, "--kind", kind, "--lang", lang, "--json"],
+    )
+    .await;
+    assert_eq!(made.json()["folder"], name, "{made:?}");
+    let tested = verb(home, variables, &["plugin", "test", &name, "--json"]).await;
+    assert_eq!(tested.code, 0, "{}", tested.out + &tested.err);
+    let lines = tested.lines();
+    let checks: Vec<&str> = lines.iter().filter_map(|line| line["check"].as_str()).collect();
+    assert!(
+        checks.iter().any(|check| check.contains(": ")),
+        "{kind} in {lang} has no case: {checks:?}"
+    );
+    assert!(
+        checks.contains(&"odd-messages") && checks.contains(&"after-a-trap"),
+        "{checks:?}"
+    );
+    assert_eq!(lines.last().unwrap()["failed"], 0);
+    let built = verb(home, variables, &["plugin", "build", &name, "--json"]).await;
+    assert_eq!(built.code, 0, "{}", built.err);
+    let facts = built.json();
+    assert_eq!((&facts["id"], &facts["role"]), (&json!(name), &json!(kind)));
+    let file = home.join(&name).join("dist").join(format!("{name}.wasm"));
+    assert_eq!(fs::metadata(&file).unwrap().len(), facts["size"]);
+    let looked = verb(
+        home,
+        variables,
+        &["plugin", "inspect", &file.display().to_string(), "--json"],
+    )
+    .await;
+    assert_eq!(looked.code, 0, "{}", looked.err);
+    assert_eq!(looked.json()["digest"], facts["digest"]);
+    assert_eq!(looked.json()["hub"]["fits"], true);
+    facts
+}
+
+/// Puts a built plugin into a project as `inspect` says, with a route when it is a handler.
+async fn installed(home: &Path, variables: &[(String, String)], kind: &str, kinds: &str) -> PathBuf {
+    let name = format!("my-{kind}");
+    let file = home.join(&name).join("dist").join(format!("{name}.wasm"));
+    let looked = verb(
+        home,
+        variables,
+        &["plugin", "inspect", &file.display().to_string(), "--json"],
+    )
+    .await;
+    let mut text = looked.json()["hub"]["entry"].as_str().unwrap().to_owned();
+    if kind == "handler" {
+        text.push_str(&format!("\n\n[[route]]\nmatch = \"{kinds}\"\nto = \"plugin:{name}\"\n"));
+    }
+    let project = home.join("project");
+    fs::create_dir_all(&project).unwrap();
+    fs::write(project.join("waypost.toml"), text).unwrap();
+    project
+}
+
+async fn rust() {
+    let (home, variables) = (home("rust"), variables(&[]));
+    for kind in KINDS {
+        whole(&home, &variables, kind, "rust").await;
+        let tests = Command::new(env!("CARGO"))
+            .args(["test", "--release", "--quiet"])
+            .current_dir(home.join(format!("my-{kind}")))
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&tests.stdout).into_owned() + &String::from_utf8_lossy(&tests.stderr);
+        assert!(tests.status.success() && said.contains("1 passed"), "{said}");
+    }
+    let project = installed(&home, &variables, "handler", "my-handler:*").await;
+    let project = project.display().to_string();
+    let greet = ["-C", &project, "call", "my-handler:greet", r#"{"name":"Ada"}"#];
+    for times in [1, 2] {
+        let called = verb(&home, &variables, &greet).await;
+        assert_eq!(
+            called.json(),
+            json!({ "text": "Hello Ada", "times": times }),
+            "{called:?}"
+        );
+    }
+    let loaded = verb(&home, &variables, &["-C", &project, "plugin", "inspect", "my-handler"]).await;
+    assert!(
+        loaded.out.contains("hub       loaded, as the file is now\n"),
+        "{loaded:?}"
+    );
+}
+
+/// A trial of a template in another language, with the tool that its components are made with.
+fn other(lang: &'static str, kind: &'static str, tool: &'static Tool) -> Trial {
+    let name = format!("author::a_new_{kind}_in_{lang}_builds_tests_and_runs");
+    tool.trial(&name, move |program| {
+        let folder = program.parent().unwrap().to_owned();
+        within_time(PATIENCE, async move {
+            let (home, variables) = (home(&format!("{lang}-{kind}")), variables(&[&folder]));
+            let facts = whole(&home, &variables, kind, lang).await;
+            let (tests, arguments) = match lang {
+                "js" => ("node", ["--test"].as_slice()),
+                _ => ("python3", ["-m", "unittest"].as_slice()),
+            };
+            let tests = Command::new(tests)
+                .args(arguments)
+                .current_dir(home.join(format!("my-{kind}")))
+                .output()
+                .await
+                .unwrap();
+            assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stderr));
+            let serves = facts["serves"][0].as_str().unwrap_or_default();
+            let project = installed(&home, &variables, kind, serves).await;
+            let listed = verb(
+                &home,
+                &variables,
+                &["-C", &project.display().to_string(), "plugin", "ls", "--json"],
+            )
+            .await;
+            let listed = listed.json();
+            let mut ids = listed.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap());
+            assert!(ids.any(|id| id == format!("my-{kind}")), "{listed}");
+        })
+    })
+}
+
+/// What the tools made and the manifest does not fit, and what they cannot make.
+async fn unfit() {
+    let (home, variables) = (home("unfit"), variables(&[]));
+    verb(&home, &variables, &["plugin", "new", "unfit"]).await;
+    let folder = home.join("unfit");
+    let manifest = fs::read_to_string(folder.join("manifest.toml")).unwrap();
+    let cargo = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let build = async |changed: (&str, String), expected: &str| {
+        fs::write(folder.join("manifest.toml"), &manifest).unwrap();
+        fs::write(folder.join("Cargo.toml"), &cargo).unwrap();
+        fs::write(folder.join(changed.0), changed.1).unwrap();
+        let built = verb(&home, &variables, &["plugin", "build", "unfit"]).await;
+        let last = built.err.lines().last().unwrap_or_default().to_owned();
+        assert!(built.code != 0 && last.starts_with(expected), "{expected}: {built:?}");
+        assert!(!folder.join("dist").exists(), "what does not fit is not written");
+    };
+    build(
+        ("manifest.toml", manifest.replace("state = true", "")),
+        "error: plugin `unfit` imports `waypost:state/store@0.1.0` without the grant `state`; if it may, add `state = true`",
+    )
+    .await;
+    let observer = manifest
+        .replace("handler", "observer")
+        .replace("serves = [\"unfit:greet\"]", "");
+    build(
+        ("manifest.toml", observer),
+        "error: plugin `unfit` has the role observer by its manifest, but does not export `waypost:plugin/observer@0.1.0`; it \
+         exports `waypost:plugin/handler@0.1.0`",
+    )
+    .await;
+    build(
+        ("Cargo.toml", cargo.replace("cdylib", "rlib")),
+        "error: cargo made no component of unfit; add `crate-type = [\"cdylib\"]` under [lib] of its Cargo.toml",
+    )
+    .await;
+    build(
+        ("Cargo.toml", cargo.replace("edition = \"2024\"", "edition = \"1066\"")),
+        "error: cargo build ended with 101; what it says is above",
+    )
+    .await;
+}
+
+async fn lacking() {
+    let project = Project::new().written();
+    let root = project.root();
+    let write = |name: &str, text: &str| {
+        let file = root.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    };
+    let manifest = "id = \"a\"\nversion = \"1\"\nrole = \"handler\"\nserves = [\"a\"]\n";
+    write("bare/manifest.toml", manifest);
+    write("broken/manifest.toml", "id = 1");
+    write("rust/manifest.toml", manifest);
+    write("rust/Cargo.toml", "");
+    write("js/manifest.toml", manifest);
+    write("js/package.json", "{ \"main\": \"a.js\" }");
+    write("headless/manifest.toml", manifest);
+    write("headless/package.json", "{}");
+    write("python/manifest.toml", manifest);
+    write("python/pyproject.toml", "");
+    write("no-target/manifest.toml", manifest);
+    write("no-target/Cargo.toml", "");
+    write("full/a.txt", "");
+    write("text.wasm", "hello");
+    write("text.toml", manifest);
+    write("alone.wasm", "hello");
+    for (arguments, expected) in [
+        (
+            ["plugin", "build", "nowhere"].as_slice(),
+            "[1]\n--\nerror: nowhere has no manifest.toml, which says what the plugin is; `waypost plugin new` makes a folder \
+             with one\n",
+        ),
+        (
+            &["plugin", "build", "bare"],
+            "[1]\n--\nerror: bare has no Cargo.toml (Rust), package.json (JavaScript, TypeScript) or pyproject.toml (Python), \
+             so nothing says how it is built\n",
+        ),
+        (
+            &["plugin", "build", "broken"],
+            "[2]\n--\nerror: broken/manifest.toml, line 1: invalid type: integer `1`, expected a string\n",
+        ),
+        (
+            &["plugin", "build", "rust"],
+            "[1]\n--\nerror: cargo is missing; in rust: install Rust with https://rustup.rs\n",
+        ),
+        (
+            &["plugin", "build", "js"],
+            "[1]\n--\nerror: jco (with rolldown, which it brings) is missing; in js: npm install\n",
+        ),
+        (
+            &["plugin", "build", "headless"],
+            "[2]\n--\nerror: headless/package.json does not say what is to be built; add `\"main\": \"plugin.js\"`, the file \
+             that exports `handler`\n",
+        ),
+        (
+            &["plugin", "build", "python"],
+            "[1]\n--\nerror: componentize-py is missing; in python: python3 -m venv .venv && .venv/bin/pip install \
+             componentize-py==0.25.1\n",
+        ),
+        (
+            &["plugin", "new", "My Plugin"],
+            "[2]\n--\nerror: the name: `My Plugin` is not an id; use lower-case letters, digits and `-`, at most 64\n",
+        ),
+        (
+            &["plugin", "new", "full"],
+            "[2]\n--\nerror: full is there and not an empty folder; take another name, or another folder with --in\n",
+        ),
+        (
+            &["plugin", "inspect", "gone.wasm"],
+            "[1]\n--\nerror: gone.wasm cannot be read: No such file or directory (os error 2)\n",
+        ),
+        (
+            &["plugin", "inspect", "alone.wasm"],
+            "[1]\n--\nerror: alone.wasm has no manifest, neither inside nor beside it as alone.toml; `waypost plugin build` \
+             puts it inside\n",
+        ),
+        (
+            &["plugin", "inspect", "moon"],
+            "[1]\n--\nerror: `moon` is neither a file nor a loaded plugin; loaded are: loop, replay, sandbox\n",
+        ),
+        (
+            &["plugin", "test", "text.wasm"],
+            "[2]\n--\nerror: plugin `a` is not WebAssembly; give the `.wasm` file that the build made\n",
+        ),
+    ] {
+        // The path of the harness has no tools in it, as that of a person who has just come.
+        let ended = run_with(root, &[("PATH", "/nowhere")], arguments).await.shown(root);
+        assert!(ended.starts_with(expected), "{arguments:?}:\n{ended}");
+    }
+    let tools = root.join("tools");
+    script(
+        &tools,
+        "cargo",
+        "echo 'error[E0463]: can'\"'\"'t find crate for `core`' >&2; exit 101",
+    );
+    let path = format!("{}:/usr/bin:/bin", tools.display());
+    let ended = run_with(root, &[("PATH", &path)], &["plugin", "build", "no-target"]).await;
+    assert_eq!(
+        ended.err.lines().last(),
+        Some("error: Rust has no target wasm32-wasip2 here; install it: rustup target add wasm32-wasip2")
+    );
+    let entries: Vec<_> = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        !entries
+            .iter()
+            .any(|name| name.to_string_lossy().starts_with(".waypost-tmp-")),
+        "{entries:?}"
+    );
+}
+
+/// A program of these lines.
+fn script(folder: &Path, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::create_dir_all(folder).unwrap();
+    let file = folder.join(name);
+    fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+async fn interrupted() {
+    let project = Project::new().written();
+    let root = project.root();
+    fs::write(root.join("Cargo.toml"), "").unwrap();
+    let manifest = "id = \"a\"\nversion = \"1\"\nrole = \"agent\"\n";
+    fs::write(root.join("manifest.toml"), manifest).unwrap();
+    let tools = root.join("tools");
+    // Its child would outlive it, and says when it is there.
+    script(
+        &tools,
+        "cargo",
+        "sh -c 'echo $$ > child.tmp; mv child.tmp child; exec sleep 600' & wait",
+    );
+    let path = format!("{}:/usr/bin:/bin", tools.display());
+    let building = Running::start(root, &[("PATH", &path)], &["plugin", "build"]);
+    let child = loop {
+        if let Ok(child) = fs::read_to_string(root.join("child")) {
+            break child.trim().to_owned();
+        }
+        tokio::task::yield_now().await;
+    };
+    building.signal("INT").await;
+    let ended = building.end().await;
+    assert_eq!(
+        (ended.code, ended.err.as_str()),
+        (130, "error: cargo was stopped; nothing was built\n")
+    );
+    // Nobody may have asked yet how it ended.
+    let lives = fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(!lives, "the child of the tool is gone");
+    assert!(!root.join("dist").exists());
+}
+
+/// A guest with its manifest beside it, and what else the project needs.
+fn guest(project: &Project, guest: &str, manifest: &str) {
+    fs::write(project.root().join("a.wasm"), guests::bytes(guest)).unwrap();
+    let head = "id = \"a\"\nversion = \"1\"\n";
+    fs::write(project.root().join("a.toml"), format!("{head}{manifest}")).unwrap();
+}
+
+async fn inspected() {
+    let project = Project::new().written();
+    let root = project.root();
+    guest(
+        &project,
+        "keeper",
+        "role = \"handler\"\nserves = [\"a\"]\ndescription = \"says \\u001b[31m\"\n[grants]\nstate = true\ngateway = [\"x:*\"]\n\
+         [limits]\nmemory = \"16MiB\"\ntimeout = \"5s\"\n",
+    );
+    let text = shown(root, &["plugin", "inspect", "a.wasm"]).await;
+    for line in [
+        "[0]\nfile      a.wasm\n",
+        "digest    sha256:<digest>\nplugin    a 1: says \\u{1b}[31m\nrole      handler\nserves    a\n",
+        "asks for  making the calls x:* (gateway)\n          keeping values from one call to the next (state)\n",
+        "limits    memory 16.0 MiB, timeout 5s\nexports   waypost:plugin/handler@0.1.0\nimports   ",
+        "waypost:state/store@0.1.0\n",
+        "hub       fits, when it is granted what it asks for; waypost.toml has no entry for it yet:\n\n[[plugin]]\n\
+         path = \"<project>/a.wasm\"\nwall = \"in-process\"\ngrant = { gateway = [\"x:*\"], state = true }\n",
+    ] {
+        assert!(text.contains(line), "`{line}` is not in:\n{text}");
+    }
+    let with = async |grant: &str| {
+        let entry = format!("[[plugin]]\npath = \"a.wasm\"\nwall = \"in-process\"\n{grant}");
+        fs::write(root.join("waypost.toml"), entry).unwrap();
+        normal(root, &shown(root, &["plugin", "inspect", "a.wasm"]).await)
+    };
+    let lacking = with("").await;
+    assert!(
+        lacking.starts_with("[1]\n")
+            && lacking.contains("hub       plugin `a` imports `waypost:state/store@0.1.0` without the grant `state`; "),
+        "{lacking}"
+    );
+    let fits = with("grant = { state = true }").await;
+    assert!(
+        fits.ends_with("hub       fits: its [[plugin]] entry in waypost.toml grants what it cannot do without\n"),
+        "{fits}"
+    );
+    let loaded = shown(root, &["plugin", "inspect", "a"]).await;
+    assert!(loaded.ends_with("hub       loaded, as the file is now\n"), "{loaded}");
+}
+
+async fn findings() {
+    let project = Project::new().written();
+    let root = project.root();
+    let cases = |text: &str| {
+        fs::create_dir_all(root.join("cases")).unwrap();
+        fs::write(root.join("cases/c.toml"), text).unwrap();
+    };
+    let test = async |only: &str| {
+        let arguments = ["plugin", "test", "a.wasm", "--cases", "cases", "--only", only];
+        shown(root, &arguments).await
+    };
+    guest(
+        &project,
+        "keeper",
+        "role = \"handler\"\nserves = [\"a\"]\n[grants]\nstate = true\n",
+    );
+    cases(
+        r#"
+        [[case]]
+        name = "right"
+        call = "a"
+        message = '[{ "get": "k" }, { "set": ["l", "x"] }]'
+        state = { k = '1' }
+        reply = '[1, "set"]'
+        state-after = { k = ' 1', l = '"x"' }
+        [[case]]
+        name = "reply"
+        call = "a"
+        message = '[{ "get": "k" }]'
+        reply = '[2]'
+        [[case]]
+        name = "kept"
+        call = "a"
+        message = '[{ "set": ["k", 2] }]'
+        reply = '["set"]'
+        state-after = {}
+        [[case]]
+        name = "error"
+        call = "a"
+        message = '0'
+        error = { kind = "denied", says = "no" }
+        [[case]]
+        name = "chunks"
+        call = "a"
+        message = '[]'
+        reply = '[]'
+        chunks = ['1']
+        [[case]]
+        name = "fake"
+        call = "a"
+        message = '[]'
+        reply = '[]'
+        [[case.fake]]
+        call = "x"
+        reply = '1'
+        "#,
+    );
+    assert_eq!(
+        test("c: ").await,
+        "[1]
+ok    c: right
+FAIL  c: reply - it replied [null] and not [2]
+FAIL  c: kept - it keeps {\"k\": \"2\"} and not {}
+FAIL  c: error - it ended with invalid: the message of a does not fit: invalid type: integer `0`, expected a sequence at line 1 \
+         column 1; expected was denied that says `no`
+FAIL  c: chunks - its chunks were []
+FAIL  c: fake - it made the call x 0 of 1 times
+6 checks, 5 failed
+"
+    );
+    assert_eq!(
+        test("moon").await,
+        "[1]\n--\nerror: no check has a name that holds `moon`; there are: c: right, c: reply, c: kept, c: error, c: chunks, c: \
+         fake, odd-messages, huge-messages, cancelled, small-memory, after-a-trap\n"
+    );
+    cases("[[case]]\nname = \"x\"\ncall = \"b\"\nreply = '1'");
+    assert_eq!(
+        test("x").await,
+        "[2]\n--\nerror: cases/c.toml, case `x`: the manifest does not serve b, only a\n"
+    );
+
+    let lines = async |only: &str, expected: &[&str]| {
+        let shown = test(only).await;
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines.len(), expected.len() + 2, "{shown}");
+        for (line, expected) in lines.iter().skip(1).zip(expected) {
+            assert!(
+                line.starts_with(expected),
+                "`{expected}` is not how this begins:\n{line}"
+            );
+        }
+    };
+    guest(
+        &project,
+        "brittle",
+        "role = \"handler\"\nserves = [\"a\"]\n[grants]\ngateway = [\"fsEvent:readFile\"]\n",
+    );
+    cases(
+        r#"
+        [[case]]
+        name = "length"
+        call = "a"
+        message = '{ "path": "x" }'
+        reply = '3'
+        [[case.fake]]
+        call = "fsEvent"
+        message = '{"path":"x"}'
+        reply = '{ "content": "abc" }'
+        [[case]]
+        name = "nobody"
+        call = "a"
+        message = '{ "path": "y" }'
+        error = { kind = "trapped" }
+        "#,
+    );
+    lines(
+        "",
+        &[
+            "ok    c: length",
+            "FAIL  c: nobody - it made the call fsEvent:readFile {\"path\":\"y\"}, which no fake answers",
+            "FAIL  odd-messages - a with {\"path\":null}: it ended with trapped: plugin `a` trapped: ",
+            "ok    huge-messages - 8 huge messages: ",
+            "FAIL  gateway-denied - when its calls get the error denied, it ended with trapped: plugin `a` trapped: ",
+            "FAIL  gateway-fails - when its calls get the error not-found, it ended with trapped: plugin `a` trapped: ",
+            "FAIL  gateway-odd-replies - when its calls get the reply null, it ended with trapped: plugin `a` trapped: ",
+            "ok    gateway-slow - it waited until its time was over, and was stopped",
+            "ok    cancelled - it was stopped; the next call works",
+            "ok    small-memory - it works in ",
+            "ok    after-a-trap - cut off by its time, then by limit; the next call works",
+        ],
+    )
+    .await;
+    assert!(
+        test("gateway-denied").await.contains("; the last it said: "),
+        "what a panic said is shown"
+    );
+    guest(
+        &project,
+        "spinner",
+        "role = \"handler\"\nserves = [\"a\"]\n[limits]\ntimeout = \"200ms\"\n",
+    );
+    cases("case = []");
+    lines(
+        "odd",
+        &["FAIL  odd-messages - a with null: it ended with timeout: a did not end within"],
+    )
+    .await;
+    guest(
+        &project,
+        "hungry",
+        "role = \"handler\"\nserves = [\"a\"]\n[limits]\nmemory = \"3MiB\"\n",
+    );
+    cases("[[case]]\nname = \"eats\"\ncall = \"a\"\nmessage = '4000000'\nreply = '4000000'");
+    lines(
+        "small",
+        &["FAIL  small-memory - 3.0 MiB are not enough for one call: raise `memory` in [limits] of the manifest"],
+    )
+    .await;
+    guest(
+        &project,
+        "wavering",
+        "role = \"agent\"\n[grants]\nstate = true\ngateway = [\"sendMessage\", \"inference\"]\n",
+    );
+    cases(
+        r#"
+        [[case]]
+        name = "runs"
+        call = "agent:run"
+        reply = '{ "message": "done" }'
+        [[case.fake]]
+        call = "*"
+        reply = '{}'
+        times = 2
+        "#,
+    );
+    lines(
+        "runs",
+        &[
+            "ok    c: runs",
+            "FAIL  runs-again - diverged: call 0 was sendMessage before",
+        ],
+    )
+    .await;
+}
