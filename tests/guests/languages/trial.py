@@ -1,0 +1,79 @@
+"""What the trials ask of a handler beside what its template serves: every error, calls of its own, and what goes wrong."""
+
+import random
+import time
+from typing import Any
+
+from plugin import Handler
+from waypost_sdk import Call, CallError, gateway, state
+
+
+@Handler.serves("trial:fail")
+def fail(_: Call, message: Any) -> None:
+    raise getattr(CallError, message["kind"].replace("-", "_"))(message["text"])
+
+
+@Handler.serves("trial:call")
+def make(_: Call, message: Any) -> Any:
+    try:
+        reply = gateway.call(message["name"], message["message"], timeout_ms=20_000, meta=[("why", "a trial")])
+    except CallError as error:
+        return {"error": str(error), "kind": error.kind, "text": error.message}
+    return {"reply": reply}
+
+
+@Handler.serves("trial:stream")
+def stream(call: Call, message: Any) -> Any:
+    with gateway.start("chunks", message) as running:
+        for chunk in running.chunks():
+            call.emit({"passed": chunk["number"]})
+        return running.finish()
+
+
+@Handler.serves("trial:cancel")
+def cancel(_: Call, message: Any) -> Any:
+    with gateway.start("sleeper", None):
+        pass
+    return gateway.call("confirmationRequest", {"message": "Is it gone?"})
+
+
+@Handler.serves("trial:facts")
+def facts(call: Call, _: Any) -> Any:
+    return {
+        "facts": {"name": call.name, "action": call.action, "project": call.project, "run": call.run},
+        "unique": call.id,
+        "timeLeft": call.time_left_ms > 0,
+        "random": random.random(),
+        "now": int(time.time() * 1000),
+    }
+
+
+@Handler.serves("trial:state")
+def keep(_: Call, value: Any) -> Any:
+    state.set("a", value)
+    state.set("b/1", None)
+    state.remove("nothing")
+    kept = [state.get("a"), state.get("nothing") or "nothing", state.keys("b/"), "a" in state.keys()]
+    state.remove("a")
+    return [*kept, state.get("a") or "nothing"]
+
+
+@Handler.serves("trial:print")
+def say(_: Call, __: Any) -> None:
+    print("printed", {"it": 1})
+
+
+@Handler.serves("trial:crash")
+def crash(_: Call, __: Any) -> None:
+    raise ValueError("a fault of its author")
+
+
+@Handler.serves("trial:loop")
+def loop(_: Call, message: Any) -> Any:
+    message["self"] = message
+    return message
+
+
+@Handler.serves("trial:full")
+def full(_: Call, __: Any) -> None:
+    state.set("", 1)
