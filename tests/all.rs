@@ -24,6 +24,7 @@ mod demo;
 mod dispatch;
 mod files;
 mod gateway;
+mod grants;
 mod harness;
 mod hostile;
 mod joined;
@@ -56,6 +57,8 @@ fn trials() -> Vec<Trial> {
         dispatch::trials(),
         files::trials(),
         gateway::trials(),
+        grants::trials(),
+        grants::secrets::trials(),
         hostile::trials(),
         joined::trials(),
         languages::trials(),

@@ -40,6 +40,10 @@ async fn the_defaults_are_what_the_reference_says() {
         component: 32 << 20,
         notices: 1024,
         notice_bytes: 32 << 20,
+        http_request: 4 << 20,
+        http_response: 16 << 20,
+        http_headers: 32 << 10,
+        http_open: 8,
     };
     assert_eq!(PluginLimits::default(), defaults);
 }

@@ -23,6 +23,7 @@ use crate::environment::Environments;
 use crate::environment::folders::Folders;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::gateway::Gateway;
+use crate::imports::http::{Network, Resolver, SystemResolver};
 use crate::imports::{PluginLog, Services};
 use crate::joined::Joined;
 use crate::log::sqlite::SqliteLog;
@@ -32,6 +33,7 @@ use crate::route::{self, Routes};
 use crate::run::{NewRun, Runs, recovery};
 use crate::runtimes::process::Processes;
 use crate::seats::Seats;
+use crate::secrets::Secrets;
 use crate::spawn::Spawned;
 use crate::tokens::Tokens;
 use crate::transports::agent_socket::{self, AgentSocket};
@@ -107,6 +109,16 @@ impl Hub {
         config: Config,
         variable: &(dyn Fn(&str) -> Option<String> + Sync),
     ) -> Result<Arc<Self>> {
+        Self::open_among(root, config, variable, Arc::new(SystemResolver::default())).await
+    }
+
+    /// The same, where names lead plugins where `resolver` says.
+    pub async fn open_among(
+        root: &Path,
+        config: Config,
+        variable: &(dyn Fn(&str) -> Option<String> + Sync),
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<Arc<Self>> {
         let root = fs::canonicalize(root).map_err(|error| {
             let message = format!("the project folder {} cannot be opened", root.display());
             Error::new(ErrorKind::NotFound, message).because(error)
@@ -158,6 +170,8 @@ impl Hub {
                 state: Arc::clone(&sqlite) as _,
                 folders: Arc::clone(&folders),
                 log: Arc::clone(&plugin_log),
+                network: Arc::new(Network::new(resolver, config.limits.outgoing)),
+                secrets: Arc::new(Secrets::new(&config.secrets, &root, &variable)),
                 depth: config.limits.depth,
             };
             Arc::new(InProcess::new(engine, Arc::new(services)))

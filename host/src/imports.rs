@@ -2,7 +2,11 @@
 //!
 //! Authority is what is linked. [`link`] puts in what a plugin was granted and nothing else; what is missing is missing at
 //! load, not refused at run time. Finer limits are checked inside each import. Nothing here is shared between calls.
+//!
+//! What reaches outside is one function over plain values in the file of its package (`http::serve`): it knows what the hub
+//! offers, the plugin's facts, the call and what the call holds open, and nothing of the engine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -14,8 +18,10 @@ use crate::environment::folders::Folders;
 use crate::error::ErrorKind;
 use crate::log::StateStore;
 use crate::run::journal::Journal;
+use crate::secrets::Secrets;
 
 pub mod gateway;
+pub mod http;
 mod log;
 mod state;
 pub mod wasi;
@@ -28,10 +34,13 @@ pub mod bindings {
     #![expect(missing_docs, reason = "bindgen-generated code; the documentation is in wit/")]
 
     wasmtime::component::bindgen!({
-        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/plugin"],
+        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/plugin"],
         world: "waypost:plugin/imports",
         imports: { default: async | trappable },
-        with: { "waypost:gateway/calls.running": super::gateway::Running },
+        with: {
+            "waypost:gateway/calls.running": super::gateway::Running,
+            "waypost:http/client.body": super::http::Body,
+        },
     });
 }
 
@@ -45,6 +54,8 @@ pub struct CallState {
     pub meter: Meter,
     /// Its handles to things of the host.
     pub table: ResourceTable,
+    /// What it has open at the hub.
+    pub held: Held,
     /// Made when the guest first asks for something of WASI: most Rust handlers never do.
     wasi: Option<wasmtime_wasi::WasiCtx>,
     log: log::CallLog,
@@ -87,8 +98,58 @@ pub struct Services {
     pub folders: Arc<Folders>,
     /// Where plugins' own lines go.
     pub log: Arc<PluginLog>,
+    /// How they reach servers.
+    pub network: Arc<http::Network>,
+    /// What they may have sent and never see.
+    pub secrets: Arc<Secrets>,
     /// How many targets a call may pass through.
     pub depth: usize,
+}
+
+/// What one call into a plugin has open at the hub, each by its number.
+#[derive(Default)]
+pub struct Held {
+    /// Answers of servers.
+    pub answers: Numbered<http::Answer>,
+}
+
+/// Open things by number. A number is never given twice.
+pub struct Numbered<T> {
+    next: u32,
+    open: BTreeMap<u32, T>,
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self {
+            next: 0,
+            open: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Numbered<T> {
+    fn put(&mut self, thing: T) -> u32 {
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.open.insert(number, thing);
+        number
+    }
+
+    fn get(&mut self, number: u32) -> Result<&mut T, CallError> {
+        let message = "what is asked for is not open: it was closed, or belongs to another call";
+        self.open
+            .get_mut(&number)
+            .ok_or_else(|| CallError::new(ErrorKind::Invalid, message))
+    }
+
+    fn remove(&mut self, number: u32) {
+        self.open.remove(&number);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.open.values()
+    }
 }
 
 impl CallState {
@@ -100,6 +161,7 @@ impl CallState {
             meter: Meter::new(&call.plugin.limits),
             log: log::CallLog::new(call.plugin.limits.log),
             table,
+            held: Held::default(),
             wasi: None,
             call,
         }
@@ -122,6 +184,9 @@ pub fn link(linker: &mut Linker<CallState>, grants: &Grants) -> wasmtime::Result
     if grants.workspace {
         waypost::workspace::folders::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     }
+    if !grants.http.is_empty() {
+        waypost::http::client::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    }
     Ok(())
 }
 
@@ -130,6 +195,7 @@ pub fn grant_for(interface: &str) -> Option<(&'static str, &'static str)> {
     match interface.split('@').next().unwrap_or(interface) {
         "waypost:gateway/calls" => Some(("gateway", "gateway = [\"<kind:action it calls>\"]")),
         "waypost:state/store" => Some(("state", "state = true")),
+        "waypost:http/client" => Some(("http", "http = [\"<https://host it asks>\"]")),
         "waypost:workspace/folders" => Some(("workspace", "workspace = true")),
         _ => None,
     }

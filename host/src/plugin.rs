@@ -121,6 +121,10 @@ pub struct Shown {
     pub unclaimed: Option<String>,
     /// Whether it hears of calls.
     pub subscribes: bool,
+    /// The servers that it may ask.
+    pub http: Vec<String>,
+    /// The secrets that it may have sent, by name.
+    pub secrets: Vec<String>,
     /// One line about it.
     pub description: String,
 }
@@ -367,6 +371,8 @@ impl Loaded {
             claims: self.facts.grants.claim.clone(),
             unclaimed: None,
             subscribes: self.facts.grants.subscribe,
+            http: self.facts.grants.http.iter().map(ToString::to_string).collect(),
+            secrets: self.facts.grants.secrets.clone(),
             description: self.manifest.description.clone(),
         }
     }

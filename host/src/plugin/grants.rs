@@ -2,7 +2,7 @@
 //!
 //! Not here: imports without their grant, which the linker finds (`plugin/link.rs`).
 
-use crate::config::Grants;
+use crate::config::{Grants, Origin};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is both asked for and allowed. A pattern counts when one on the other side is the same or wider.
@@ -13,6 +13,8 @@ pub(super) fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
         workspace: asked.workspace && allowed.workspace,
         claim: shared(&asked.claim, &allowed.claim),
         subscribe: asked.subscribe && allowed.subscribe,
+        http: Origin::shared(&asked.http, &allowed.http),
+        secrets: common(&asked.secrets, &allowed.secrets),
     }
 }
 
@@ -42,6 +44,11 @@ pub(super) fn within(pattern: &str, by: &[String]) -> bool {
             || wider == "*"
             || pattern.split(':').next() == Some(wider.trim_end_matches(":*")) && !is_exact(wider)
     })
+}
+
+/// The names that stand on both sides.
+fn common(asked: &[String], allowed: &[String]) -> Vec<String> {
+    asked.iter().filter(|name| allowed.contains(name)).cloned().collect()
 }
 
 fn shared(asked: &[String], allowed: &[String]) -> Vec<String> {

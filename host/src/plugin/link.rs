@@ -17,7 +17,7 @@ pub mod bindings {
         ($module:ident, $world:literal) => {
             pub mod $module {
                 wasmtime::component::bindgen!({
-                    path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/plugin"],
+                    path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/plugin"],
                     world: $world,
                     imports: { default: async | trappable },
                     exports: { default: async },
@@ -28,6 +28,7 @@ pub mod bindings {
                         "waypost:state/store": crate::imports::bindings::waypost::state::store,
                         "waypost:log/log": crate::imports::bindings::waypost::log::log,
                         "waypost:workspace/folders": crate::imports::bindings::waypost::workspace::folders,
+                        "waypost:http/client": crate::imports::bindings::waypost::http::client,
                     },
                 });
             }
@@ -80,6 +81,7 @@ fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Resul
             Some(("gateway", _)) => !facts.grants.gateway.is_empty(),
             Some(("state", _)) => facts.grants.state,
             Some(("workspace", _)) => facts.grants.workspace,
+            Some(("http", _)) => !facts.grants.http.is_empty(),
             _ => true,
         };
         if let (false, Some((grant, line))) = (granted, imports::grant_for(name)) {
@@ -94,7 +96,7 @@ fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Resul
         if !known {
             let message = format!(
                 "plugin `{}` imports `{name}`, which this hub does not offer; it offers the packages waypost:call, \
-                 waypost:gateway, waypost:state, waypost:log and waypost:workspace (0.1) and WASI 0.2 without wasi:http",
+                 waypost:gateway, waypost:state, waypost:log, waypost:workspace and waypost:http (0.1) and WASI 0.2 without wasi:http",
                 facts.id
             );
             return Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin));

@@ -130,7 +130,7 @@ impl Manifest {
                 "{file}: `serves` is for handlers, this is a plugin of the role {role}; remove it"
             )));
         }
-        manifest.check_claims(file).map_err(wrong)?;
+        manifest.check_role(file).map_err(wrong)?;
         let patterns = manifest.serves.iter().chain(&manifest.claims);
         for pattern in patterns.chain(&manifest.grants.gateway) {
             if pattern != "*" && pattern.parse::<crate::call::CallName>().is_err() {
@@ -152,8 +152,8 @@ impl Manifest {
         }
     }
 
-    /// What it says of claims and subscriptions fits its role and what it serves.
-    fn check_claims(&self, file: &str) -> Result<(), String> {
+    /// What it says of claims, subscriptions and grants fits its role and what it serves.
+    fn check_role(&self, file: &str) -> Result<(), String> {
         let role = self.role.as_str();
         if self.role != Role::Handler && !self.claims.is_empty() {
             return Err(format!(
@@ -168,6 +168,16 @@ impl Manifest {
         if !self.grants.claim.is_empty() || self.grants.subscribe {
             return Err(format!(
                 "{file}: a manifest asks with `claims` and `subscribes` beside its `role`; remove `claim` and `subscribe` from [grants]"
+            ));
+        }
+        let outside = [
+            ("http", !self.grants.http.is_empty()),
+            ("secrets", !self.grants.secrets.is_empty()),
+        ];
+        if let Some((grant, _)) = outside.iter().find(|(_, asked)| self.role == Role::Agent && *asked) {
+            return Err(format!(
+                "{file}: the grant `{grant}` is not for agents: an agent is run again from the log, which holds its calls alone; \
+                 remove it, and let the agent call a handler that has the grant"
             ));
         }
         match self.claims.iter().find(|claim| !within(claim, &self.serves)) {
