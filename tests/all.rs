@@ -58,6 +58,7 @@ fn trials() -> Vec<Trial> {
         files::trials(),
         gateway::trials(),
         grants::trials(),
+        grants::files::trials(),
         grants::secrets::trials(),
         hostile::trials(),
         joined::trials(),

@@ -8,6 +8,7 @@ use waypost::call::{Dispatch, Sink};
 use crate::harness::server::{Names, Server};
 use crate::harness::{Open, Plugin, Project, normal};
 
+pub mod files;
 pub mod secrets;
 
 crate::listed![

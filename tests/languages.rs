@@ -112,7 +112,16 @@ fn sources(folder: &Path) -> std::io::Result<()> {
         std::fs::copy(languages.join(name), folder.join(name))?;
     }
     let wit = folder.join("wit");
-    for package in ["call", "gateway", "state", "log", "workspace", "http", "plugin"] {
+    for package in [
+        "call",
+        "gateway",
+        "state",
+        "log",
+        "workspace",
+        "http",
+        "files",
+        "plugin",
+    ] {
         let into: PathBuf = wit.join("deps").join(package);
         std::fs::create_dir_all(&into)?;
         let file = format!("{package}.wit");

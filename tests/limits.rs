@@ -44,6 +44,9 @@ async fn the_defaults_are_what_the_reference_says() {
         http_response: 16 << 20,
         http_headers: 32 << 10,
         http_open: 8,
+        file_write: 16 << 20,
+        file_entries: 10_000,
+        file_open: 8,
     };
     assert_eq!(PluginLimits::default(), defaults);
 }

@@ -17,7 +17,7 @@ mod load;
 mod origins;
 mod values;
 
-pub use grants::{Grants, Secret};
+pub use grants::{Folder, Grants, Secret};
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
 pub use origins::{Means, Named, Origin, Scheme, Server, URL_BYTES};
@@ -206,6 +206,15 @@ pub struct PluginLimits {
     /// HTTP answers that one call holds open. Default 8.
     #[serde(deserialize_with = "count")]
     pub http_open: usize,
+    /// Size of one file that is written with the grant `files`. Default 16 MiB.
+    #[serde(with = "bytes")]
+    pub file_write: usize,
+    /// Entries of one folder that is listed. Default 10,000.
+    #[serde(deserialize_with = "count")]
+    pub file_entries: usize,
+    /// Files that one call holds open. Default 8.
+    #[serde(deserialize_with = "count")]
+    pub file_open: usize,
 }
 
 impl Default for PluginLimits {
@@ -227,6 +236,9 @@ impl Default for PluginLimits {
             http_response: 16 << 20,
             http_headers: 32 << 10,
             http_open: 8,
+            file_write: 16 << 20,
+            file_entries: 10_000,
+            file_open: 8,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The running hub: every part, made in order, under the lock of one state directory.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -172,6 +172,9 @@ impl Hub {
                 log: Arc::clone(&plugin_log),
                 network: Arc::new(Network::new(resolver, config.limits.outgoing)),
                 secrets: Arc::new(Secrets::new(&config.secrets, &root, &variable)),
+                variables: granted_variables(&config, variable),
+                project: root.clone(),
+                state_folder: state.canonicalize().unwrap_or_else(|_| state.clone()),
                 depth: config.limits.depth,
             };
             Arc::new(InProcess::new(engine, Arc::new(services)))
@@ -415,6 +418,12 @@ async fn load_plugins(plugins: &Arc<Plugins>, config: &Config, root: &Path) -> R
 }
 
 /// Follows both rule files; what became of a change is an event.
+/// The variables that some plugin was granted, as they are now.
+fn granted_variables(config: &Config, variable: &dyn Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let names = config.plugins.iter().flat_map(|plugin| &plugin.grant.env);
+    names.filter_map(|name| Some((name.clone(), variable(name)?))).collect()
+}
+
 fn watch(routes: &Arc<Routes>, log: &Arc<dyn EventLog>) -> Result<route::Watching> {
     let (log, runtime) = (Arc::clone(log), tokio::runtime::Handle::current());
     Routes::watch(routes, move |reloaded| {

@@ -7,6 +7,7 @@
 //! offers, the plugin's facts, the call and what the call holds open, and nothing of the engine.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -20,6 +21,7 @@ use crate::log::StateStore;
 use crate::run::journal::Journal;
 use crate::secrets::Secrets;
 
+pub mod files;
 pub mod gateway;
 pub mod http;
 mod log;
@@ -34,12 +36,13 @@ pub mod bindings {
     #![expect(missing_docs, reason = "bindgen-generated code; the documentation is in wit/")]
 
     wasmtime::component::bindgen!({
-        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/plugin"],
+        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
         world: "waypost:plugin/imports",
         imports: { default: async | trappable },
         with: {
             "waypost:gateway/calls.running": super::gateway::Running,
             "waypost:http/client.body": super::http::Body,
+            "waypost:files/files.reader": super::files::Handle,
         },
     });
 }
@@ -102,6 +105,12 @@ pub struct Services {
     pub network: Arc<http::Network>,
     /// What they may have sent and never see.
     pub secrets: Arc<Secrets>,
+    /// The hub's variables that some plugin was granted.
+    pub variables: BTreeMap<String, String>,
+    /// The project folder.
+    pub project: PathBuf,
+    /// The state directory.
+    pub state_folder: PathBuf,
     /// How many targets a call may pass through.
     pub depth: usize,
 }
@@ -111,6 +120,8 @@ pub struct Services {
 pub struct Held {
     /// Answers of servers.
     pub answers: Numbered<http::Answer>,
+    /// Files that are read.
+    pub readers: Numbered<files::Reader>,
 }
 
 /// Open things by number. A number is never given twice.
@@ -187,6 +198,9 @@ pub fn link(linker: &mut Linker<CallState>, grants: &Grants) -> wasmtime::Result
     if !grants.http.is_empty() {
         waypost::http::client::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     }
+    if !grants.files.is_empty() {
+        waypost::files::files::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    }
     Ok(())
 }
 
@@ -196,6 +210,7 @@ pub fn grant_for(interface: &str) -> Option<(&'static str, &'static str)> {
         "waypost:gateway/calls" => Some(("gateway", "gateway = [\"<kind:action it calls>\"]")),
         "waypost:state/store" => Some(("state", "state = true")),
         "waypost:http/client" => Some(("http", "http = [\"<https://host it asks>\"]")),
+        "waypost:files/files" => Some(("files", "files = [{ name = \"<folder>\" }]")),
         "waypost:workspace/folders" => Some(("workspace", "workspace = true")),
         _ => None,
     }

@@ -104,7 +104,7 @@ fn table(list: &[Value]) -> Result<()> {
             if flag("subscribes") {
                 granted.push("subscribe".to_owned());
             }
-            for name in ["http", "secrets"] {
+            for name in ["http", "secrets", "env", "files"] {
                 if !words(name).is_empty() {
                     granted.push(format!("{name} [{}]", words(name)));
                 }

@@ -1,5 +1,6 @@
 //! What plugins may do beside their work, and the secrets that some of it needs.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -37,6 +38,43 @@ pub struct Grants {
     /// Secrets that the hub puts into its requests, by name. It never has their text. Not for agents. Default none.
     #[serde(deserialize_with = "any_names")]
     pub secrets: Vec<String>,
+    /// Variables of the hub that it reads as variables of its own, as they were at the start. Not the one of a secret. Not for
+    /// agents. Default none.
+    #[serde(deserialize_with = "any_names")]
+    pub env: Vec<String>,
+    /// Folders in which it reads files, or writes them too. A manifest names what it needs, as in
+    /// `files = [{ name = "cache", write = true }]`; the operator says where that is, as in
+    /// `files = [{ name = "cache", path = "/var/cache/it", write = true }]`. Both must name a folder, and both must let it
+    /// write. How much it writes in all is bounded by the disk alone. Not for agents. Default none.
+    pub files: Vec<Folder>,
+}
+
+/// A folder in the grant `files`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Folder {
+    /// What it is for; the plugin knows it by this name.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// Where it is, relative to the project folder; the operator's word.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// Whether files are written and removed there. Default no.
+    ///
+    /// Not in a folder that holds the project or belongs to what steers agents and the hub (`.codebolt`, `.git`); and the
+    /// hub's state is not read.
+    #[serde(default)]
+    pub write: bool,
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(path) = &self.path {
+            write!(f, " = {}", path.display())?;
+        }
+        f.write_str(if self.write { " (write)" } else { "" })
+    }
 }
 
 /// `[[secret]]`: a text that plugins may have sent and never see, such as the token of an API.
@@ -90,6 +128,25 @@ pub(super) fn problems(config: &Config, line: &dyn Fn(&str, usize) -> usize) -> 
                 add("plugin", position, message);
             }
         }
+        for folder in plugin.grant.files.iter().filter(|folder| folder.path.is_none()) {
+            let message = format!(
+                "`plugin.grant.files`: the folder `{}` has no `path`; say where it is",
+                folder.name
+            );
+            add("plugin", position, message);
+        }
+        for variable in &plugin.grant.env {
+            if config
+                .secrets
+                .iter()
+                .any(|secret| secret.env.as_ref() == Some(variable))
+            {
+                let message = format!(
+                    "`plugin.grant.env`: `{variable}` holds a secret, which no plugin reads; grant the secret, or remove it here"
+                );
+                add("plugin", position, message);
+            }
+        }
     }
     problems
 }
@@ -113,7 +170,7 @@ for = ["https://a"]
 [[plugin]]
 path = "x.wasm"
 wall = "in-process"
-grant = { secrets = ["a", "b"], http = ["https://a"] }
+grant = { secrets = ["a", "b"], http = ["https://a"], env = ["LANG", "A"], files = [{ name = "docs" }] }
 "#;
         let told = |text: &str| -> Vec<String> { load(text).unwrap_err().iter().map(ToString::to_string).collect() };
         assert_eq!(
@@ -123,6 +180,8 @@ grant = { secrets = ["a", "b"], http = ["https://a"] }
                 "line 5: a [[secret]] above is named `a` too; names are unique",
                 "line 5: the secret `a` is in a variable or in a file: write one of `env` and `file`",
                 "line 11: `plugin.grant.secrets`: there is no [[secret]] named `b`; add one",
+                "line 11: `plugin.grant.files`: the folder `docs` has no `path`; say where it is",
+                "line 11: `plugin.grant.env`: `A` holds a secret, which no plugin reads; grant the secret, or remove it here",
             ]
         );
         let text = r#"[[secret]]

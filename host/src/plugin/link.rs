@@ -17,7 +17,7 @@ pub mod bindings {
         ($module:ident, $world:literal) => {
             pub mod $module {
                 wasmtime::component::bindgen!({
-                    path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/plugin"],
+                    path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
                     world: $world,
                     imports: { default: async | trappable },
                     exports: { default: async },
@@ -29,6 +29,7 @@ pub mod bindings {
                         "waypost:log/log": crate::imports::bindings::waypost::log::log,
                         "waypost:workspace/folders": crate::imports::bindings::waypost::workspace::folders,
                         "waypost:http/client": crate::imports::bindings::waypost::http::client,
+                        "waypost:files/files": crate::imports::bindings::waypost::files::files,
                     },
                 });
             }
@@ -82,6 +83,7 @@ fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Resul
             Some(("state", _)) => facts.grants.state,
             Some(("workspace", _)) => facts.grants.workspace,
             Some(("http", _)) => !facts.grants.http.is_empty(),
+            Some(("files", _)) => !facts.grants.files.is_empty(),
             _ => true,
         };
         if let (false, Some((grant, line))) = (granted, imports::grant_for(name)) {
@@ -96,7 +98,7 @@ fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Resul
         if !known {
             let message = format!(
                 "plugin `{}` imports `{name}`, which this hub does not offer; it offers the packages waypost:call, \
-                 waypost:gateway, waypost:state, waypost:log, waypost:workspace and waypost:http (0.1) and WASI 0.2 without wasi:http",
+                 waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http and waypost:files (0.1) and WASI 0.2 without wasi:http",
                 facts.id
             );
             return Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin));

@@ -170,9 +170,24 @@ impl Manifest {
                 "{file}: a manifest asks with `claims` and `subscribes` beside its `role`; remove `claim` and `subscribe` from [grants]"
             ));
         }
+        let Grants {
+            http,
+            secrets,
+            env,
+            files,
+            ..
+        } = &self.grants;
+        if let Some(folder) = files.iter().find(|folder| folder.path.is_some()) {
+            return Err(format!(
+                "{file}: the folder `{}` has a `path`: a manifest names folders, and the operator says where they are; remove it",
+                folder.name
+            ));
+        }
         let outside = [
-            ("http", !self.grants.http.is_empty()),
-            ("secrets", !self.grants.secrets.is_empty()),
+            ("http", !http.is_empty()),
+            ("secrets", !secrets.is_empty()),
+            ("env", !env.is_empty()),
+            ("files", !files.is_empty()),
         ];
         if let Some((grant, _)) = outside.iter().find(|(_, asked)| self.role == Role::Agent && *asked) {
             return Err(format!(

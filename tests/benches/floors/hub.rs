@@ -163,6 +163,9 @@ impl Rig {
                 log: Arc::new(PluginLog::default()),
                 network: Arc::new(Network::new(Arc::new(SystemResolver::default()), limits.outgoing)),
                 secrets: Arc::new(Secrets::new(&[], Path::new(""), &|_| None)),
+                variables: Default::default(),
+                project: root.clone(),
+                state_folder: root.clone(),
                 depth: limits.depth,
             });
             services = Some(Arc::clone(&offered));
