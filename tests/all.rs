@@ -26,6 +26,7 @@ mod demo;
 mod dispatch;
 mod files;
 mod gateway;
+mod grants;
 mod harness;
 mod hostile;
 mod joined;
@@ -61,6 +62,9 @@ fn trials() -> Vec<Trial> {
         dispatch::trials(),
         files::trials(),
         gateway::trials(),
+        grants::trials(),
+        grants::files::trials(),
+        grants::secrets::trials(),
         hostile::trials(),
         joined::trials(),
         languages::trials(),

@@ -44,6 +44,13 @@ async fn the_defaults_are_what_the_reference_says() {
         traps: 5,
         quarantine: Duration::from_secs(1),
         longest_quarantine: Duration::from_secs(300),
+        http_request: 4 << 20,
+        http_response: 16 << 20,
+        http_headers: 32 << 10,
+        http_open: 8,
+        file_write: 16 << 20,
+        file_entries: 10_000,
+        file_open: 8,
     };
     assert_eq!(PluginLimits::default(), defaults);
 }

@@ -221,7 +221,7 @@ async fn a_key_and_the_hubs_variables_are_never_seen_again() {
 }
 
 /// All files below a folder; links are not followed.
-fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();

@@ -12,11 +12,15 @@ use serde::Deserialize;
 
 use crate::call::{Effect, Target};
 
+mod grants;
 mod load;
+mod origins;
 mod values;
 
+pub use grants::{Folder, Grants, Secret};
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
+pub use origins::{Means, Named, Origin, Scheme, Server, URL_BYTES};
 pub use values::{
     CommandLine, Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, count_option, duration, duration_option,
 };
@@ -46,6 +50,9 @@ pub struct Config {
     /// `[[plugin]]`: components to load beside the bundled ones.
     #[serde(rename = "plugin")]
     pub plugins: Vec<Plugin>,
+    /// `[[secret]]`: what plugins may have sent and never see.
+    #[serde(rename = "secret")]
+    pub secrets: Vec<Secret>,
     /// `[sockets]`: who may come in without a token.
     pub sockets: Sockets,
     /// `[[connection]]`: processes that may connect on `/plugins`.
@@ -120,6 +127,9 @@ pub struct Limits {
     /// Observers that are told of a call at the same time; the others wait, and so do their notifications. Default 16.
     #[serde(deserialize_with = "count")]
     pub observers: usize,
+    /// Connections that all plugins together hold open with the grant `http`; more answer `limit` at once. Default 256.
+    #[serde(deserialize_with = "count")]
+    pub outgoing: usize,
     /// What every plugin gets unless its manifest asks for less or the operator grants more.
     pub plugin: PluginLimits,
 }
@@ -137,6 +147,7 @@ impl Default for Limits {
             message: 16 << 20,
             agents: 64,
             observers: 16,
+            outgoing: 256,
             plugin: PluginLimits::default(),
         }
     }
@@ -192,6 +203,27 @@ pub struct PluginLimits {
     /// The longest that it is left alone before a call tries it again. Default 5 min.
     #[serde(with = "duration")]
     pub longest_quarantine: Duration,
+    /// Size of the body of one HTTP request. Default 4 MiB.
+    #[serde(with = "bytes")]
+    pub http_request: usize,
+    /// Size of the body of one HTTP answer, as it came. Default 16 MiB.
+    #[serde(with = "bytes")]
+    pub http_response: usize,
+    /// Bytes of all headers of one HTTP request, and of one answer. Default 32 KiB.
+    #[serde(with = "bytes")]
+    pub http_headers: usize,
+    /// HTTP answers that one call holds open. Default 8.
+    #[serde(deserialize_with = "count")]
+    pub http_open: usize,
+    /// Size of one file that is written with the grant `files`. Default 16 MiB.
+    #[serde(with = "bytes")]
+    pub file_write: usize,
+    /// Entries of one folder that is listed. Default 10,000.
+    #[serde(deserialize_with = "count")]
+    pub file_entries: usize,
+    /// Files that one call holds open. Default 8.
+    #[serde(deserialize_with = "count")]
+    pub file_open: usize,
 }
 
 impl Default for PluginLimits {
@@ -212,6 +244,13 @@ impl Default for PluginLimits {
             traps: 5,
             quarantine: Duration::from_secs(1),
             longest_quarantine: Duration::from_secs(300),
+            http_request: 4 << 20,
+            http_response: 16 << 20,
+            http_headers: 32 << 10,
+            http_open: 8,
+            file_write: 16 << 20,
+            file_entries: 10_000,
+            file_open: 8,
         }
     }
 }
@@ -422,25 +461,6 @@ pub enum Wall {
     InProcess,
     /// In a worker process of its own.
     Worker,
-}
-
-/// What a manifest asks for, and what an operator allows; the effective set is the intersection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Grants {
-    /// Calls it may make: patterns `kind`, `kind:*`, `kind:action`, `*`. Default none.
-    #[serde(deserialize_with = "any_patterns")]
-    pub gateway: Vec<String>,
-    /// Whether it may keep state. Default no.
-    pub state: bool,
-    /// Whether it may make, compare and remove workspaces. For providers. Default no.
-    pub workspace: bool,
-    /// Calls that it may claim: patterns as above. A manifest asks for them with `claims`, beside `serves`. Default none.
-    #[serde(deserialize_with = "any_patterns")]
-    pub claim: Vec<String>,
-    /// Whether it hears of every call of the project that is handled here. A manifest asks for it with `subscribes`. For
-    /// observers. Default no.
-    pub subscribe: bool,
 }
 
 /// `[sockets]`

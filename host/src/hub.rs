@@ -1,6 +1,6 @@
 //! The running hub: every part, made in order, under the lock of one state directory.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -23,6 +23,7 @@ use crate::environment::Environments;
 use crate::environment::folders::Folders;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::gateway::Gateway;
+use crate::imports::http::{Network, Resolver, SystemResolver};
 use crate::imports::{PluginLog, Services};
 use crate::joined::Joined;
 use crate::log::sqlite::SqliteLog;
@@ -33,6 +34,7 @@ use crate::route::{self, Routes};
 use crate::run::{NewRun, Runs, recovery};
 use crate::runtimes::process::Processes;
 use crate::seats::Seats;
+use crate::secrets::Secrets;
 use crate::spawn::Spawned;
 use crate::tokens::Tokens;
 use crate::transports::agent_socket::{self, AgentSocket};
@@ -108,6 +110,16 @@ impl Hub {
         config: Config,
         variable: &(dyn Fn(&str) -> Option<String> + Sync),
     ) -> Result<Arc<Self>> {
+        Self::open_among(root, config, variable, Arc::new(SystemResolver::default())).await
+    }
+
+    /// The same, where names lead plugins where `resolver` says.
+    pub async fn open_among(
+        root: &Path,
+        config: Config,
+        variable: &(dyn Fn(&str) -> Option<String> + Sync),
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<Arc<Self>> {
         let root = fs::canonicalize(root).map_err(|error| {
             let message = format!("the project folder {} cannot be opened", root.display());
             Error::new(ErrorKind::NotFound, message).because(error)
@@ -159,6 +171,11 @@ impl Hub {
                 state: Arc::clone(&sqlite) as _,
                 folders: Arc::clone(&folders),
                 log: Arc::clone(&plugin_log),
+                network: Arc::new(Network::new(resolver, config.limits.outgoing)),
+                secrets: Arc::new(Secrets::new(&config.secrets, &root, &variable)),
+                variables: granted_variables(&config, variable),
+                project: root.clone(),
+                state_folder: state.canonicalize().unwrap_or_else(|_| state.clone()),
                 depth: config.limits.depth,
             };
             let plugins = Arc::new(InProcess::new(engine, Arc::new(services)));
@@ -403,6 +420,12 @@ async fn load_plugins(plugins: &Arc<Plugins>, config: &Config, root: &Path) -> R
 }
 
 /// Follows both rule files; what became of a change is an event.
+/// The variables that some plugin was granted, as they are now.
+fn granted_variables(config: &Config, variable: &dyn Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let names = config.plugins.iter().flat_map(|plugin| &plugin.grant.env);
+    names.filter_map(|name| Some((name.clone(), variable(name)?))).collect()
+}
+
 fn watch(routes: &Arc<Routes>, log: &Arc<dyn EventLog>) -> Result<route::Watching> {
     let (log, runtime) = (Arc::clone(log), tokio::runtime::Handle::current());
     Routes::watch(routes, move |reloaded| {

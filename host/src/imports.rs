@@ -2,7 +2,12 @@
 //!
 //! Authority is what is linked. [`link`] puts in what a plugin was granted and nothing else; what is missing is missing at
 //! load, not refused at run time. Finer limits are checked inside each import. Nothing here is shared between calls.
+//!
+//! What reaches outside is one function over plain values in the file of its package (`http::serve`): it knows what the hub
+//! offers, the plugin's facts, the call and what the call holds open, and nothing of the engine.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -14,8 +19,11 @@ use crate::environment::folders::Folders;
 use crate::error::ErrorKind;
 use crate::log::StateStore;
 use crate::run::journal::Journal;
+use crate::secrets::Secrets;
 
+pub mod files;
 pub mod gateway;
+pub mod http;
 mod log;
 mod state;
 pub mod wasi;
@@ -28,10 +36,14 @@ pub mod bindings {
     #![expect(missing_docs, reason = "bindgen-generated code; the documentation is in wit/")]
 
     wasmtime::component::bindgen!({
-        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/plugin"],
+        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
         world: "waypost:plugin/imports",
         imports: { default: async | trappable },
-        with: { "waypost:gateway/calls.running": super::gateway::Running },
+        with: {
+            "waypost:gateway/calls.running": super::gateway::Running,
+            "waypost:http/client.body": super::http::Body,
+            "waypost:files/files.reader": super::files::Handle,
+        },
     });
 }
 
@@ -45,6 +57,8 @@ pub struct CallState {
     pub meter: Meter,
     /// Its handles to things of the host.
     pub table: ResourceTable,
+    /// What it has open at the hub.
+    pub held: Held,
     /// Made when the guest first asks for something of WASI: most Rust handlers never do.
     wasi: Option<wasmtime_wasi::WasiCtx>,
     log: log::CallLog,
@@ -87,8 +101,66 @@ pub struct Services {
     pub folders: Arc<Folders>,
     /// Where plugins' own lines go.
     pub log: Arc<PluginLog>,
+    /// How they reach servers.
+    pub network: Arc<http::Network>,
+    /// What they may have sent and never see.
+    pub secrets: Arc<Secrets>,
+    /// The hub's variables that some plugin was granted.
+    pub variables: BTreeMap<String, String>,
+    /// The project folder.
+    pub project: PathBuf,
+    /// The state directory.
+    pub state_folder: PathBuf,
     /// How many targets a call may pass through.
     pub depth: usize,
+}
+
+/// What one call into a plugin has open at the hub, each by its number.
+#[derive(Default)]
+pub struct Held {
+    /// Answers of servers.
+    pub answers: Numbered<http::Answer>,
+    /// Files that are read.
+    pub readers: Numbered<files::Reader>,
+}
+
+/// Open things by number. A number is never given twice.
+pub struct Numbered<T> {
+    next: u32,
+    open: BTreeMap<u32, T>,
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self {
+            next: 0,
+            open: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Numbered<T> {
+    fn put(&mut self, thing: T) -> u32 {
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.open.insert(number, thing);
+        number
+    }
+
+    fn get(&mut self, number: u32) -> Result<&mut T, CallError> {
+        let message = "what is asked for is not open: it was closed, or belongs to another call";
+        self.open
+            .get_mut(&number)
+            .ok_or_else(|| CallError::new(ErrorKind::Invalid, message))
+    }
+
+    fn remove(&mut self, number: u32) {
+        self.open.remove(&number);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.open.values()
+    }
 }
 
 impl CallState {
@@ -100,6 +172,7 @@ impl CallState {
             meter: Meter::new(&call.plugin.limits),
             log: log::CallLog::new(call.plugin.limits.log),
             table,
+            held: Held::default(),
             wasi: None,
             call,
         }
@@ -122,17 +195,66 @@ pub fn link(linker: &mut Linker<CallState>, grants: &Grants) -> wasmtime::Result
     if grants.workspace {
         waypost::workspace::folders::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     }
+    if !grants.http.is_empty() {
+        waypost::http::client::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    }
+    if !grants.files.is_empty() {
+        waypost::files::files::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    }
     Ok(())
 }
 
-/// The grant that an interface needs, with the line that gives it; none for interfaces that every plugin has.
-pub fn grant_for(interface: &str) -> Option<(&'static str, &'static str)> {
-    match interface.split('@').next().unwrap_or(interface) {
-        "waypost:gateway/calls" => Some(("gateway", "gateway = [\"<kind:action it calls>\"]")),
-        "waypost:state/store" => Some(("state", "state = true")),
-        "waypost:workspace/folders" => Some(("workspace", "workspace = true")),
-        _ => None,
-    }
+/// An interface that needs a grant.
+pub struct Needed {
+    /// Its name, with the version.
+    pub interface: &'static str,
+    /// The grant's name.
+    pub grant: &'static str,
+    /// The line that gives it.
+    pub line: &'static str,
+    /// Whether these grants give it.
+    pub given: fn(&Grants) -> bool,
+}
+
+/// The interfaces that need a grant; every plugin has the others.
+pub const NEEDED: [Needed; 5] = [
+    Needed {
+        interface: "waypost:gateway/calls@0.1.0",
+        grant: "gateway",
+        line: "gateway = [\"<kind:action it calls>\"]",
+        given: |grants| !grants.gateway.is_empty(),
+    },
+    Needed {
+        interface: "waypost:state/store@0.1.0",
+        grant: "state",
+        line: "state = true",
+        given: |grants| grants.state,
+    },
+    Needed {
+        interface: "waypost:workspace/folders@0.1.0",
+        grant: "workspace",
+        line: "workspace = true",
+        given: |grants| grants.workspace,
+    },
+    Needed {
+        interface: "waypost:http/client@0.1.0",
+        grant: "http",
+        line: "http = [\"<https://host it asks>\"]",
+        given: |grants| !grants.http.is_empty(),
+    },
+    Needed {
+        interface: "waypost:files/files@0.1.0",
+        grant: "files",
+        line: "files = [{ name = \"<folder>\" }]",
+        given: |grants| !grants.files.is_empty(),
+    },
+];
+
+/// What an interface needs, in whichever version; none for those that every plugin has.
+pub fn needed(interface: &str) -> Option<&'static Needed> {
+    let name = |interface: &'static str| interface.split('@').next().unwrap_or(interface);
+    let wanted = interface.split('@').next().unwrap_or(interface);
+    NEEDED.iter().find(|needed| name(needed.interface) == wanted)
 }
 
 impl wit::Host for CallState {}

@@ -24,6 +24,7 @@ pub mod route;
 pub mod run;
 pub mod runtimes;
 pub mod seats;
+pub mod secrets;
 pub mod spawn;
 pub mod text;
 pub mod tokens;

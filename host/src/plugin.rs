@@ -125,6 +125,14 @@ pub struct Shown {
     pub unclaimed: Option<String>,
     /// Whether it hears of calls.
     pub subscribes: bool,
+    /// The servers that it may ask.
+    pub http: Vec<String>,
+    /// The secrets that it may have sent, by name.
+    pub secrets: Vec<String>,
+    /// The variables of the hub that it reads.
+    pub env: Vec<String>,
+    /// The folders that it uses: name, where it is, and whether it writes there.
+    pub files: Vec<String>,
     /// One line about it.
     pub description: String,
 }
@@ -372,6 +380,10 @@ impl Loaded {
             claims: self.facts.grants.claim.clone(),
             unclaimed: None,
             subscribes: self.facts.grants.subscribe,
+            http: self.facts.grants.http.iter().map(ToString::to_string).collect(),
+            secrets: self.facts.grants.secrets.clone(),
+            env: self.facts.grants.env.clone(),
+            files: self.facts.grants.files.iter().map(ToString::to_string).collect(),
             description: self.manifest.description.clone(),
         }
     }

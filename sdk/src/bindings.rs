@@ -11,7 +11,7 @@
 pub mod imports {
     wit_bindgen::generate!({
         world: "waypost:plugin/imports",
-        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/plugin"],
+        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
         generate_all,
         with: { "waypost:call/types@0.1.0/call-error": crate::CallError },
     });
@@ -25,7 +25,7 @@ macro_rules! role {
         pub mod $module {
             wit_bindgen::generate!({
                 world: $world,
-                path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/plugin"],
+                path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
                 with: {
                     "waypost:call/types@0.1.0": crate::bindings::imports::waypost::call::types,
                     "waypost:call/types@0.1.0/call-error": crate::CallError,
@@ -34,6 +34,8 @@ macro_rules! role {
                     "waypost:state/store@0.1.0": crate::bindings::imports::waypost::state::store,
                     "waypost:log/log@0.1.0": crate::bindings::imports::waypost::log::log,
                     "waypost:workspace/folders@0.1.0": crate::bindings::imports::waypost::workspace::folders,
+                    "waypost:http/client@0.1.0": crate::bindings::imports::waypost::http::client,
+                    "waypost:files/files@0.1.0": crate::bindings::imports::waypost::files::files,
                 },
                 pub_export_macro: true,
                 export_macro_name: $macro_name,

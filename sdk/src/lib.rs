@@ -43,7 +43,8 @@
 //! Every call starts from a fresh instance, so nothing in memory survives from one call to the next; what must survive
 //! goes into [`state`]. A panic ends that call alone, with its message in the plugin's log.
 //!
-//! What a plugin imports beyond [`log`] must be granted: [`gateway`], [`state`], [`workspace`]. An import that is not used
+//! What a plugin imports beyond [`log`] must be granted: [`gateway`], [`state`], [`workspace`], [`http`], [`files`]. With the grant `env` the
+//! variables that it names are there, in [`std::env`]. An import that is not used
 //! is not in the component, so a plugin needs a grant only for what it calls.
 //!
 //! Functions that reach the hub work inside the hub alone: called from a native test they panic. Keep the thinking in
@@ -55,8 +56,10 @@ mod agent;
 #[doc(hidden)]
 pub mod bindings;
 mod error;
+pub mod files;
 pub mod gateway;
 mod handler;
+pub mod http;
 pub mod log;
 mod observer;
 mod provider;

@@ -16,6 +16,7 @@ use waypost::capabilities::chat::{Answer, Question};
 use waypost::config::{Config, Grants, Wall};
 use waypost::error::Error;
 use waypost::hub::Hub;
+use waypost::imports::http::{Resolver, SystemResolver};
 use waypost::log::{Cursor, Event};
 use waypost::plugin::{Origin, Source};
 use waypost::tokens::NewToken;
@@ -29,6 +30,7 @@ pub mod guests;
 pub mod models;
 pub mod outside;
 pub mod process;
+pub mod server;
 pub mod socket;
 
 /// A trial that takes longer hangs.
@@ -243,6 +245,7 @@ pub struct Project {
     toml: String,
     variables: Vec<(String, String)>,
     own_cache: bool,
+    resolver: Arc<dyn Resolver>,
 }
 
 impl Project {
@@ -254,6 +257,7 @@ impl Project {
             toml: String::new(),
             variables: Vec::new(),
             own_cache: false,
+            resolver: Arc::new(SystemResolver::default()),
         }
     }
 
@@ -282,6 +286,11 @@ impl Project {
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Where names lead plugins where this one says.
+    pub fn resolver(self, resolver: Arc<dyn Resolver>) -> Self {
+        Self { resolver, ..self }
     }
 
     /// With a compile cache that is empty.
@@ -315,7 +324,7 @@ impl Project {
             let found = self.variables.iter().find(|(name, _)| name == wanted);
             found.map(|(_, value)| value.clone())
         };
-        Hub::open_with(self.root(), config, &variable).await
+        Hub::open_among(self.root(), config, &variable, Arc::clone(&self.resolver)).await
     }
 
     /// Opens its hub.

@@ -196,7 +196,16 @@ impl Template {
     pub fn try_component(&self, tool: &Path) -> Result<Vec<u8>, String> {
         let world = world(&self.manifest);
         put(self.folder(), "wit/world.wit", &world);
-        for package in ["call", "gateway", "state", "log", "workspace", "plugin"] {
+        for package in [
+            "call",
+            "gateway",
+            "state",
+            "log",
+            "workspace",
+            "http",
+            "files",
+            "plugin",
+        ] {
             let text = fs::read_to_string(guests::root().join(format!("wit/{package}/{package}.wit"))).unwrap();
             put(self.folder(), &format!("wit/deps/{package}/{package}.wit"), &text);
         }

@@ -174,6 +174,11 @@ fn table(list: &[Value]) -> Result<()> {
             if flag("subscribes") {
                 granted.push("subscribe".to_owned());
             }
+            for name in ["http", "secrets", "env", "files"] {
+                if !words(name).is_empty() {
+                    granted.push(format!("{name} [{}]", words(name)));
+                }
+            }
             let granted = if granted.is_empty() {
                 "-".to_owned()
             } else {

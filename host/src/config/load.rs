@@ -25,6 +25,8 @@ pub const PROBLEMS: usize = 50;
 const REQUIRED: &[(&str, &str)] = &[
     ("plugin", "path"),
     ("plugin", "wall"),
+    ("secret", "name"),
+    ("secret", "for"),
     ("connection", "name"),
     ("connection", "token-sha256"),
     ("joined", "name"),
@@ -87,6 +89,9 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
             lines.at(entry.map_or(0, |entry| entry.span().start))
         };
         let mut problems = Vec::new();
+        if reading.problems.is_empty() {
+            problems.extend(super::grants::problems(&config, &line));
+        }
         let mut names = HashSet::new();
         let connections = config.connections.iter().map(|connection| &connection.name).enumerate();
         let spawns = config.spawns.iter().map(|spawn| &spawn.name).enumerate();
@@ -501,7 +506,7 @@ command = " "
   line 9: `limits.call-queue`: 99999999999999 is too large a limit; the largest is 1099511627776
   line 12: `limits.plugin.memory`: `64 apples` is not a size; write it as 64KiB or 16MiB
   line 15: `inference.mode`: unknown variant `replya`, expected one of `off`, `record`, `replay`
-  line 17: unknown field `nonsense`; there are hub, limits, agent, files, terminal, inference, narrative, plugin, sockets, connection, joined, spawn, route
+  line 17: unknown field `nonsense`; there are hub, limits, agent, files, terminal, inference, narrative, plugin, secret, sockets, connection, joined, spawn, route
   line 21: `connection.token-sha256`: it must be the SHA-256 of the token: 64 hexadecimal digits
   line 27: a [[connection]] above is named `b` too; names are unique
   line 30: `connection.claim`: an empty list matches nothing; give a value, or remove the line

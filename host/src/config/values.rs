@@ -87,6 +87,14 @@ pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     })
 }
 
+/// Reads a list of names that may be empty.
+pub(super) fn any_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    deserializer.deserialize_any(Many(Written {
+        expected: "a name",
+        read: read_name,
+    }))
+}
+
 /// A command line, as its words. No shell reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
@@ -210,9 +218,9 @@ impl fmt::Display for Globs {
 }
 
 /// A value that is written as a text, and how to read it.
-struct Written<T> {
-    expected: &'static str,
-    read: fn(&str) -> Result<T, String>,
+pub(super) struct Written<T> {
+    pub(super) expected: &'static str,
+    pub(super) read: fn(&str) -> Result<T, String>,
 }
 
 impl<T> Clone for Written<T> {
@@ -261,7 +269,7 @@ impl<T> Visitor<'_> for Number<T> {
 }
 
 /// A list, which may be empty.
-struct Many<T>(Written<T>);
+pub(super) struct Many<T>(pub(super) Written<T>);
 
 impl<'de, T> Visitor<'de> for Many<T> {
     type Value = Vec<T>;

@@ -1,7 +1,7 @@
 //! WASI 0.2 for guests whose language brings it: clocks, random numbers, streams, standard output. The rest is inert.
 //!
-//! No folder, no socket, no variable and no argument exists in here, so nothing outside can be reached through it. An
-//! agent's clock and random numbers come from its run, so that a replay sees the same ones.
+//! No folder, no socket and no argument exists in here, and no variable but those that were granted by name, so nothing
+//! outside can be reached through it. An agent's clock and random numbers come from its run, so that a replay sees the same ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +40,11 @@ impl CallState {
             .max_random_size(RANDOM)
             .allow_tcp(false)
             .allow_udp(false);
+        for name in &self.call.plugin.grants.env {
+            if let Some(value) = self.call.services.variables.get(name) {
+                wasi.env(name, value);
+            }
+        }
         if let Some(journal) = &self.call.journal {
             let clock = RunClock(Arc::clone(journal));
             wasi.wall_clock(clock.clone())

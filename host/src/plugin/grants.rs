@@ -2,7 +2,7 @@
 //!
 //! Not here: imports without their grant, which the linker finds (`plugin/link.rs`).
 
-use crate::config::Grants;
+use crate::config::{Folder, Grants, Origin};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is both asked for and allowed. A pattern counts when one on the other side is the same or wider.
@@ -13,6 +13,10 @@ pub(super) fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
         workspace: asked.workspace && allowed.workspace,
         claim: shared(&asked.claim, &allowed.claim),
         subscribe: asked.subscribe && allowed.subscribe,
+        http: Origin::shared(&asked.http, &allowed.http),
+        secrets: common(&asked.secrets, &allowed.secrets),
+        env: common(&asked.env, &allowed.env),
+        files: folders(&asked.files, &allowed.files),
     }
 }
 
@@ -42,6 +46,24 @@ pub(super) fn within(pattern: &str, by: &[String]) -> bool {
             || wider == "*"
             || pattern.split(':').next() == Some(wider.trim_end_matches(":*")) && !is_exact(wider)
     })
+}
+
+/// The folders that are named on both sides, where the operator has placed them.
+fn folders(asked: &[Folder], allowed: &[Folder]) -> Vec<Folder> {
+    let both = asked.iter().filter_map(|asked| {
+        let allowed = allowed.iter().find(|allowed| allowed.name == asked.name)?;
+        let write = asked.write && allowed.write;
+        Some(Folder {
+            write,
+            ..allowed.clone()
+        })
+    });
+    both.collect()
+}
+
+/// The names that stand on both sides.
+fn common(asked: &[String], allowed: &[String]) -> Vec<String> {
+    asked.iter().filter(|name| allowed.contains(name)).cloned().collect()
 }
 
 fn shared(asked: &[String], allowed: &[String]) -> Vec<String> {

@@ -18,7 +18,7 @@ pub mod bindings {
         ($module:ident, $world:literal) => {
             pub mod $module {
                 wasmtime::component::bindgen!({
-                    path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/plugin"],
+                    path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
                     world: $world,
                     imports: { default: async | trappable },
                     exports: { default: async },
@@ -29,6 +29,8 @@ pub mod bindings {
                         "waypost:state/store": crate::imports::bindings::waypost::state::store,
                         "waypost:log/log": crate::imports::bindings::waypost::log::log,
                         "waypost:workspace/folders": crate::imports::bindings::waypost::workspace::folders,
+                        "waypost:http/client": crate::imports::bindings::waypost::http::client,
+                        "waypost:files/files": crate::imports::bindings::waypost::files::files,
                     },
                 });
             }

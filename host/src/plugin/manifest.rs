@@ -124,7 +124,7 @@ impl Manifest {
                 "{file}: `serves` is for handlers, this is a plugin of the role {role}; remove it"
             )));
         }
-        manifest.check_claims(file).map_err(wrong)?;
+        manifest.check_role(file).map_err(wrong)?;
         let patterns = manifest.serves.iter().chain(&manifest.claims);
         for pattern in patterns.chain(&manifest.grants.gateway) {
             if pattern != "*" && pattern.parse::<crate::call::CallName>().is_err() {
@@ -157,8 +157,8 @@ impl Manifest {
         }
     }
 
-    /// What it says of claims and subscriptions fits its role and what it serves.
-    fn check_claims(&self, file: &str) -> Result<(), String> {
+    /// What it says of claims, subscriptions and grants fits its role and what it serves.
+    fn check_role(&self, file: &str) -> Result<(), String> {
         let role = self.role.as_str();
         if self.role != Role::Handler && !self.claims.is_empty() {
             return Err(format!(
@@ -173,6 +173,31 @@ impl Manifest {
         if !self.grants.claim.is_empty() || self.grants.subscribe {
             return Err(format!(
                 "{file}: a manifest asks with `claims` and `subscribes` beside its `role`; remove `claim` and `subscribe` from [grants]"
+            ));
+        }
+        let Grants {
+            http,
+            secrets,
+            env,
+            files,
+            ..
+        } = &self.grants;
+        if let Some(folder) = files.iter().find(|folder| folder.path.is_some()) {
+            return Err(format!(
+                "{file}: the folder `{}` has a `path`: a manifest names folders, and the operator says where they are; remove it",
+                folder.name
+            ));
+        }
+        let outside = [
+            ("http", !http.is_empty()),
+            ("secrets", !secrets.is_empty()),
+            ("env", !env.is_empty()),
+            ("files", !files.is_empty()),
+        ];
+        if let Some((grant, _)) = outside.iter().find(|(_, asked)| self.role == Role::Agent && *asked) {
+            return Err(format!(
+                "{file}: the grant `{grant}` is not for agents: an agent is run again from the log, which holds its calls alone; \
+                 remove it, and let the agent call a handler that has the grant"
             ));
         }
         match self.claims.iter().find(|claim| !within(claim, &self.serves)) {

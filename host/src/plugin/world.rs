@@ -66,24 +66,21 @@ impl World {
 /// Names the first import that is not there, before the linker says it in its own words.
 pub fn check_imports<'a>(id: &str, grants: &Grants, names: impl Iterator<Item = &'a str>) -> Result<()> {
     for name in names {
-        let granted = match imports::grant_for(name) {
-            Some(("gateway", _)) => !grants.gateway.is_empty(),
-            Some(("state", _)) => grants.state,
-            Some(("workspace", _)) => grants.workspace,
-            _ => true,
-        };
-        if let (false, Some((grant, line))) = (granted, imports::grant_for(name)) {
+        let needed = imports::needed(name);
+        if let Some(needed) = needed.filter(|needed| !(needed.given)(grants)) {
             let message = format!(
-                "plugin `{id}` imports `{name}` without the grant `{grant}`; if it may, add `{line}` to [grants] of its manifest \
-                 and to `grant` of its [[plugin]] entry in waypost.toml"
+                "plugin `{id}` imports `{name}` without the grant `{}`; if it may, add `{}` to [grants] of its manifest and to \
+                 `grant` of its [[plugin]] entry in waypost.toml",
+                needed.grant, needed.line
             );
             return Err(Error::new(ErrorKind::Denied, message));
         }
-        let known = imports::grant_for(name).is_some() || offered(name);
+        let known = needed.is_some() || offered(name);
         if !known {
             return Err(wrong(format!(
                 "plugin `{id}` imports `{name}`, which this hub does not offer; it offers the packages waypost:call, \
-                 waypost:gateway, waypost:state, waypost:log and waypost:workspace (0.1) and WASI 0.2 without wasi:http"
+                 waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http and waypost:files (0.1) and WASI \
+                 0.2 without wasi:http"
             )));
         }
     }

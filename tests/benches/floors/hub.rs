@@ -1,6 +1,7 @@
 //! The path of a call, put together from the parts of the library: everything but a disk and a socket.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use waypost::dispatch::{Dispatcher, Rooms};
 use waypost::engine::Engine;
 use waypost::environment::folders::Folders;
 use waypost::gateway::Gateway;
+use waypost::imports::http::{Network, SystemResolver};
 use waypost::imports::{PluginLog, Services};
 use waypost::joined::Joined;
 use waypost::log::memory::MemoryLog;
@@ -23,6 +25,7 @@ use waypost::log::{EventLog, StateStore};
 use waypost::plugin::link::bindings::handler::exports::waypost::plugin::handler::Incoming;
 use waypost::plugin::{InProcess, Manifest, Origin, Plugins, Source};
 use waypost::route::Routes;
+use waypost::secrets::Secrets;
 use waypost::workspace::Workspace;
 
 use crate::Outcome;
@@ -158,6 +161,11 @@ impl Rig {
                 state: Arc::new(MemoryLog::default()) as Arc<dyn StateStore>,
                 folders,
                 log: Arc::new(PluginLog::default()),
+                network: Arc::new(Network::new(Arc::new(SystemResolver::default()), limits.outgoing)),
+                secrets: Arc::new(Secrets::new(&[], Path::new(""), &|_| None)),
+                variables: Default::default(),
+                project: root.clone(),
+                state_folder: root.clone(),
                 depth: limits.depth,
             });
             services = Some(Arc::clone(&offered));

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::wit::Wit;
 use crate::cli::told_to_stop;
 use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::imports::NEEDED;
 use crate::plugin::{Manifest, world};
 use crate::process::{Group, Source};
 
@@ -26,13 +27,6 @@ const MODULES: &str = "node_modules/.bin";
 const JCO: &str = "npm install";
 const ROLLDOWN: &str = "node_modules/.bin/rolldown";
 const COMPONENTIZE_PY: &str = "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1";
-
-/// The interfaces that need a grant.
-const INTERFACES: [&str; 3] = [
-    "waypost:gateway/calls@0.1.0",
-    "waypost:state/store@0.1.0",
-    "waypost:workspace/folders@0.1.0",
-];
 
 /// How much of the end of what a tool says is looked at, in bytes.
 const TAIL: usize = 64 << 10;
@@ -190,8 +184,11 @@ async fn bundled(folder: &Path, main: &Path, manifest: &Manifest, room: &Path) -
     }
     // What it imports without asking for it is named here: its engine would only say that there is no such module.
     let text = String::from_utf8_lossy(&read(&bundle)?).into_owned();
-    let imports = INTERFACES.iter().filter(|name| text.contains(&format!("\"{name}\"")));
-    world::check_imports(&manifest.id, &manifest.asks(), imports.copied())?;
+    let imports = NEEDED
+        .iter()
+        .map(|needed| needed.interface)
+        .filter(|name| text.contains(&format!("\"{name}\"")));
+    world::check_imports(&manifest.id, &manifest.asks(), imports)?;
     Ok(bundle)
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::plugin::embedded;
 use crate::error::{Error, ErrorKind, Result};
+use crate::imports::NEEDED;
 use crate::plugin::Manifest;
 
 /// A folder of WIT, and the world in it.
@@ -69,18 +70,15 @@ impl Wit {
 /// The name of a world that is made here: one that no module of a plugin has, since Python takes both from one name space.
 const WORLD: &str = "waypost-world";
 
+/// What every plugin may import.
+const ALWAYS: [&str; 2] = ["waypost:log/log@0.1.0", "waypost:gateway/answer@0.1.0"];
+
 /// The world that a manifest says.
 fn text(manifest: &Manifest) -> String {
     let asks = manifest.asks();
-    let imports = [
-        (true, "waypost:log/log@0.1.0"),
-        (true, "waypost:gateway/answer@0.1.0"),
-        (!asks.gateway.is_empty(), "waypost:gateway/calls@0.1.0"),
-        (asks.state, "waypost:state/store@0.1.0"),
-        (asks.workspace, "waypost:workspace/folders@0.1.0"),
-    ];
     let mut text = format!("package waypost:made@0.1.0;\n\nworld {WORLD} {{\n");
-    for (_, name) in imports.iter().filter(|(asked, _)| *asked) {
+    let asked = NEEDED.iter().filter(|needed| (needed.given)(&asks));
+    for name in ALWAYS.into_iter().chain(asked.map(|needed| needed.interface)) {
         text.push_str(&format!("    import {name};\n"));
     }
     text.push_str(&format!("    export {};\n}}\n", manifest.role.export()));

@@ -15,11 +15,13 @@ use crate::cli::plugin::alone::Alone;
 use crate::config::{Limits, Wall};
 use crate::environment::folders::Folders;
 use crate::error::{Error, ErrorKind, Result};
+use crate::imports::http::Network;
 use crate::imports::{PluginLog, Services};
 use crate::log::StateStore;
 use crate::log::memory::MemoryLog;
 use crate::plugin::{Executor, InProcess, Loaded, Manifest, Role, Source};
 use crate::run::journal::{Budget, Journal, Life, Past};
+use crate::secrets::Secrets;
 use crate::workspace::Workspace;
 
 /// The project of a test.
@@ -93,6 +95,11 @@ impl Stage {
             state: Arc::clone(&state) as _,
             folders: Arc::new(Folders::open(room.path().join("environments"), Arc::clone(&workspace))?),
             log: Arc::clone(&log),
+            network: Arc::new(Network::none()),
+            secrets: Arc::new(Secrets::new(&[], &project, &|_| None)),
+            variables: BTreeMap::default(),
+            state_folder: room.path().join("state"),
+            project,
             depth: self.limits.depth,
         };
         Ok(Scene {
