@@ -26,6 +26,7 @@ mod files;
 mod gateway;
 mod harness;
 mod hostile;
+mod installed;
 mod joined;
 mod languages;
 mod limits;
@@ -57,6 +58,10 @@ fn trials() -> Vec<Trial> {
         files::trials(),
         gateway::trials(),
         hostile::trials(),
+        installed::trials(),
+        installed::locked::trials(),
+        installed::registry::trials(),
+        installed::signed::trials(),
         joined::trials(),
         languages::trials(),
         limits::trials(),

@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::call::{Effect, Target};
 
+mod installing;
 mod load;
 mod values;
 
+pub(crate) use installing::checked_key;
+pub use installing::{Installing, Publisher, Required};
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
 pub use values::{
@@ -46,6 +49,12 @@ pub struct Config {
     /// `[[plugin]]`: components to load beside the bundled ones.
     #[serde(rename = "plugin")]
     pub plugins: Vec<Plugin>,
+    /// `[plugins]`: what may be installed beside them.
+    #[serde(rename = "plugins")]
+    pub installing: Installing,
+    /// `[[publisher]]`: whose signatures of components count.
+    #[serde(rename = "publisher")]
+    pub publishers: Vec<Publisher>,
     /// `[sockets]`: who may come in without a token.
     pub sockets: Sockets,
     /// `[[connection]]`: processes that may connect on `/plugins`.
@@ -403,7 +412,7 @@ pub struct Plugin {
 }
 
 /// Where a plugin's code runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wall {
     /// In the hub's process, inside its wasmtime sandbox.
@@ -413,7 +422,7 @@ pub enum Wall {
 }
 
 /// What a manifest asks for, and what an operator allows; the effective set is the intersection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Grants {
     /// Calls it may make: patterns `kind`, `kind:*`, `kind:action`, `*`. Default none.

@@ -17,7 +17,7 @@ use waypost::config::{Config, Grants, Wall};
 use waypost::error::Error;
 use waypost::hub::Hub;
 use waypost::log::{Cursor, Event};
-use waypost::plugin::{Origin, Source};
+use waypost::plugin::{Origin, Source, section};
 use waypost::tokens::NewToken;
 use waypost::transports;
 
@@ -213,6 +213,14 @@ impl Plugin {
         std::fs::write(file.with_extension("toml"), self.manifest()).unwrap();
         std::fs::write(&file, &self.bytes).unwrap();
         file
+    }
+
+    /// It as one file, as a stranger gives it away: a component with its manifest inside.
+    pub fn single(&self, version: &str) -> Vec<u8> {
+        let manifest = self
+            .manifest()
+            .replace("version = \"1\"", &format!("version = {version:?}"));
+        section::write(&self.id, &self.bytes, &manifest).unwrap()
     }
 
     /// What the operator writes into `waypost.toml`.

@@ -2,6 +2,7 @@
 //!
 //! Not here: imports without their grant, which the linker finds (`plugin/link.rs`).
 
+use super::Origin;
 use crate::config::Grants;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -17,20 +18,25 @@ pub(super) fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
 }
 
 /// Refuses a plugin that would not get its claim, or would not hear of anything: it would wait in vain, without a word.
-pub(super) fn check(id: &str, asked: &Grants, effective: &Grants) -> Result<()> {
+pub(super) fn check(id: &str, asked: &Grants, effective: &Grants, origin: &Origin) -> Result<()> {
     let lacking = |pattern: &&String| {
         let one = std::slice::from_ref(*pattern);
         !within(pattern, &effective.claim) && !effective.claim.iter().any(|granted| within(granted, one))
     };
-    let (does, line) = if let Some(pattern) = asked.claim.iter().find(lacking) {
-        (format!("claims `{pattern}`"), format!("claim = {:?}", asked.claim))
+    let (does, grant, line) = if let Some(pattern) = asked.claim.iter().find(lacking) {
+        (
+            format!("claims `{pattern}`"),
+            "claim",
+            format!("claim = {:?}", asked.claim),
+        )
     } else if asked.subscribe && !effective.subscribe {
-        ("subscribes".to_owned(), "subscribe = true".to_owned())
+        ("subscribes".to_owned(), "subscribe", "subscribe = true".to_owned())
     } else {
         return Ok(());
     };
     let message = format!(
-        "plugin `{id}` {does} without the grant; if it may, add `{line}` to `grant` of its [[plugin]] entry in waypost.toml"
+        "plugin `{id}` {does} without the grant; if it may, {}",
+        origin.remedy(id, grant, &line)
     );
     Err(Error::new(ErrorKind::Denied, message))
 }
@@ -93,7 +99,7 @@ mod tests {
             prop_assert_eq!(permit(&both.gateway), expected);
             prop_assert_eq!(permit(&both.claim), expected);
             let lacking = asked.iter().any(|pattern| shared(std::slice::from_ref(pattern), &allowed).is_empty());
-            prop_assert_eq!(check("a", &grants(&asked), &both).is_err(), lacking);
+            prop_assert_eq!(check("a", &grants(&asked), &both, &Origin::Bundled).is_err(), lacking);
         }
     }
 }

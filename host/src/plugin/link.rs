@@ -7,7 +7,9 @@ use crate::engine::Engine;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::{self, CallState, Facts};
 
+use super::Origin;
 use super::manifest::{Manifest, Role};
+use super::terms::Term;
 
 /// The generated side of the four worlds.
 pub mod bindings {
@@ -49,9 +51,15 @@ pub(super) enum Linked {
 }
 
 /// Compiles, checks and links. Every failure is one error that names the plugin, the item and the remedy.
-pub(super) fn link(engine: &Engine, manifest: &Manifest, facts: &Facts, bytes: &[u8]) -> Result<Linked> {
+pub(super) fn link(
+    engine: &Engine,
+    manifest: &Manifest,
+    facts: &Facts,
+    origin: &Origin,
+    bytes: &[u8],
+) -> Result<Linked> {
     let component = engine.component(&manifest.id, bytes)?;
-    check_imports(engine, &component, facts)?;
+    check_imports(engine, &component, manifest, facts, origin)?;
     check_export(engine, &component, manifest)?;
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(
@@ -74,7 +82,14 @@ pub(super) fn link(engine: &Engine, manifest: &Manifest, facts: &Facts, bytes: &
 }
 
 /// Names the first import that is not there, before the linker says it in its own words.
-fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Result<()> {
+fn check_imports(
+    engine: &Engine,
+    component: &Component,
+    manifest: &Manifest,
+    facts: &Facts,
+    origin: &Origin,
+) -> Result<()> {
+    let asked = manifest.asks();
     for (name, _) in component.component_type().imports(engine.wasmtime()) {
         let granted = match imports::grant_for(name) {
             Some(("gateway", _)) => !facts.grants.gateway.is_empty(),
@@ -83,9 +98,18 @@ fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Resul
             _ => true,
         };
         if let (false, Some((grant, line))) = (granted, imports::grant_for(name)) {
+            let remedy = match origin {
+                // What a stranger forgot to ask for is not the operator's to add.
+                Origin::Locked { .. } if !Term::all(&asked).iter().any(|term| term.name() == grant) => {
+                    "its manifest does not ask for it, so it needs another version".to_owned()
+                }
+                Origin::Locked { .. } => format!("if it may, {}", origin.remedy(&facts.id, grant, line)),
+                _ => format!(
+                    "if it may, add `{line}` to [grants] of its manifest and to `grant` of its [[plugin]] entry in waypost.toml"
+                ),
+            };
             let message = format!(
-                "plugin `{}` imports `{name}` without the grant `{grant}`; if it may, add `{line}` to [grants] of its manifest \
-                 and to `grant` of its [[plugin]] entry in waypost.toml",
+                "plugin `{}` imports `{name}` without the grant `{grant}`; {remedy}",
                 facts.id
             );
             return Err(Error::new(ErrorKind::Denied, message));

@@ -102,6 +102,12 @@ impl Asked {
     }
 }
 
+/// Whether this is an id of a plugin.
+pub(super) fn is_id(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !text.is_empty() && text.len() <= 64 && text.chars().all(fits)
+}
+
 impl Manifest {
     /// Reads a manifest; the error names the file, the line and the remedy.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
@@ -112,8 +118,7 @@ impl Manifest {
             });
             wrong(format!("{file}, line {line}: {}", error.message()))
         })?;
-        let id_fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if manifest.id.is_empty() || manifest.id.len() > 64 || !manifest.id.chars().all(id_fits) {
+        if !is_id(&manifest.id) {
             let id = manifest.id.escape_debug();
             return Err(wrong(format!(
                 "{file}: `{id}` is not an id; use lower-case letters, digits and `-`, at most 64"
