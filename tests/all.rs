@@ -29,6 +29,7 @@ mod gateway;
 mod grants;
 mod harness;
 mod hostile;
+mod installed;
 mod joined;
 mod languages;
 mod limits;
@@ -66,6 +67,10 @@ fn trials() -> Vec<Trial> {
         grants::files::trials(),
         grants::secrets::trials(),
         hostile::trials(),
+        installed::trials(),
+        installed::locked::trials(),
+        installed::registry::trials(),
+        installed::signed::trials(),
         joined::trials(),
         languages::trials(),
         limits::trials(),

@@ -436,7 +436,7 @@ async fn inspected() {
     for line in [
         "[0]\nfile      a.wasm\n",
         "digest    sha256:<digest>\nplugin    a 1: says \\u{1b}[31m\nrole      handler\nserves    a\n",
-        "asks for  making the calls x:* (gateway)\n          keeping values from one call to the next (state)\n",
+        "asks to   make the call `x:*` (gateway=x:*)\n          keep data of its own between calls (state)\n",
         "limits    memory 16.0 MiB, timeout 5s\nexports   waypost:plugin/handler@0.1.0\nimports   ",
         "waypost:state/store@0.1.0\n",
         "hub       fits, when it is granted what it asks for; waypost.toml has no entry for it yet:\n\n[[plugin]]\n\

@@ -42,7 +42,7 @@ Commands:
   serve        Runs the hub until it is told to stop
   run          Gives a prompt to an agent and follows it to its end
   env          Lists, compares, merges and removes environments
-  plugin       Lists and reloads plugins, and shows what they said
+  plugin       Installs, lists and removes plugins, and decides what they may do
   model        Lists the models that connected processes serve
   route        Lists, explains and checks the rules
   event        Lists, follows and shows the events of the log
@@ -83,6 +83,9 @@ Options:
         "plugin build",
         "plugin test",
         "plugin inspect",
+        "plugin add",
+        "plugin grant",
+        "plugin verify",
         "model ls",
         "route explain",
         "event tail",
@@ -263,18 +266,22 @@ async fn plugins_are_listed_and_reloaded() {
     assert_eq!(
         rows[1..],
         [
-            vec!["PLUGIN", "VERSION", "ROLE", "ORIGIN", "SERVES", "GRANTED"],
+            vec![
+                "PLUGIN", "VERSION", "ROLE", "DIGEST", "SIGNER", "ORIGIN", "SERVES", "GRANTED"
+            ],
             vec![
                 "answers",
                 "1",
                 "handler",
+                "-",
+                "-",
                 "<project>/plugins/answers.wasm",
                 "inference",
                 "-"
             ],
-            vec!["loop", "0.1.0", "agent", "bundled", "-", "gateway", "[*]"],
-            vec!["replay", "0.1.0", "handler", "bundled", "inference", "-"],
-            vec!["sandbox", "0.1.0", "provider", "bundled", "-", "workspace"],
+            vec!["loop", "0.1.0", "agent", "-", "-", "bundled", "-", "gateway", "[*]"],
+            vec!["replay", "0.1.0", "handler", "-", "-", "bundled", "inference", "-"],
+            vec!["sandbox", "0.1.0", "provider", "-", "-", "bundled", "-", "workspace"],
         ]
     );
     assert_eq!(

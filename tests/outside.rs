@@ -30,6 +30,7 @@ const TOOL: Tool = Tool {
     folder: "asked",
     program: "tool",
     needs: "sh",
+    system: None,
     install: &[&["sh", "-c", "echo here > tool"]],
 };
 

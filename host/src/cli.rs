@@ -59,7 +59,7 @@ enum Verb {
     /// Lists, compares, merges and removes environments.
     #[command(subcommand)]
     Env(env::Env),
-    /// Lists and reloads plugins, and shows what they said.
+    /// Installs, lists and removes plugins, and decides what they may do.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     /// Lists the models that connected processes serve.

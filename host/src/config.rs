@@ -8,16 +8,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::call::{Effect, Target};
 
 mod grants;
+mod installing;
 mod load;
 mod origins;
 mod values;
 
 pub use grants::{Folder, Grants, Secret};
+pub(crate) use installing::checked_key;
+pub use installing::{Installing, Publisher, Required};
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
 pub use origins::{Means, Named, Origin, Scheme, Server, URL_BYTES};
@@ -53,6 +56,12 @@ pub struct Config {
     /// `[[secret]]`: what plugins may have sent and never see.
     #[serde(rename = "secret")]
     pub secrets: Vec<Secret>,
+    /// `[plugins]`: what may be installed beside them.
+    #[serde(rename = "plugins")]
+    pub installing: Installing,
+    /// `[[publisher]]`: whose signatures of components count.
+    #[serde(rename = "publisher")]
+    pub publishers: Vec<Publisher>,
     /// `[sockets]`: who may come in without a token.
     pub sockets: Sockets,
     /// `[[connection]]`: processes that may connect on `/plugins`.
@@ -454,7 +463,7 @@ pub struct Plugin {
 }
 
 /// Where a plugin's code runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wall {
     /// In the hub's process, inside its wasmtime sandbox.

@@ -29,7 +29,8 @@ use crate::joined::Joined;
 use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::health::Watched;
-use crate::plugin::{Carriers, InProcess, Plugins, Shown, Source, carrier};
+use crate::plugin::lock::{Entry, Lock};
+use crate::plugin::{Carriers, InProcess, Installed, Plugins, Shown, Source, carrier};
 use crate::route::{self, Routes};
 use crate::run::{NewRun, Runs, recovery};
 use crate::runtimes::process::Processes;
@@ -66,6 +67,8 @@ pub struct Hub {
     pub routes: Arc<Routes>,
     /// The loaded plugins.
     pub plugins: Arc<Plugins>,
+    /// Those that are installed by digest.
+    installed: Arc<Installed>,
     /// The plugins that hold claims and hear of calls.
     pub carriers: Arc<Carriers>,
     /// What plugins said lately.
@@ -140,7 +143,7 @@ impl Hub {
         let desk = Arc::new(Desk::default());
         let engine = Arc::new(Engine::new(&config.limits, &state)?);
         let plugins = Arc::new(Plugins::new(Arc::clone(&engine), config.limits.plugin.clone()));
-        load_plugins(&plugins, &config, &root).await?;
+        let installed = load_plugins(&plugins, &config, &root, &state).await?;
         let gateway = Arc::new(Gateway::new(Arc::clone(&log)));
         gateway.restore().await?;
         let plugin_log = Arc::new(PluginLog::default());
@@ -165,6 +168,7 @@ impl Hub {
             desk: Arc::clone(&desk),
             limits: config.limits.clone(),
         };
+        let variables = granted_variables(&config, &Lock::read(&root)?, variable);
         let dispatcher = Dispatcher::new(rooms, |reentry| {
             let services = Services {
                 dispatch: Arc::new(reentry),
@@ -173,7 +177,7 @@ impl Hub {
                 log: Arc::clone(&plugin_log),
                 network: Arc::new(Network::new(resolver, config.limits.outgoing)),
                 secrets: Arc::new(Secrets::new(&config.secrets, &root, &variable)),
-                variables: granted_variables(&config, variable),
+                variables,
                 project: root.clone(),
                 state_folder: state.canonicalize().unwrap_or_else(|_| state.clone()),
                 depth: config.limits.depth,
@@ -255,6 +259,7 @@ impl Hub {
             log,
             routes,
             plugins,
+            installed,
             carriers,
             plugin_log,
             gateway,
@@ -304,11 +309,47 @@ impl Hub {
     /// Reads an installed plugin's files again: new calls go to the new one, and its claim stays.
     pub async fn reload_plugin(&self, id: &str) -> Result<Shown> {
         let (plugins, id) = (Arc::clone(&self.plugins), id.to_owned());
-        let loaded = tokio::task::spawn_blocking(move || plugins.reload(&id))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, "loading a plugin met a defect").because(error))??;
+        let reload = move |installed: &Installed| match installed.has(&id)? {
+            true => installed.reload(&id),
+            false => plugins.reload(&id),
+        };
+        let loaded = self.with_installed(reload).await?;
         self.carriers.settle().await;
         Ok(self.carriers.shown(&loaded).await)
+    }
+
+    /// Asks for something of the installed plugins.
+    pub async fn with_installed<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Installed) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let installed = Arc::clone(&self.installed);
+        tokio::task::spawn_blocking(move || ask(&installed))
+            .await
+            .unwrap_or_else(
+                |error| Err(Error::new(ErrorKind::Internal, "loading a plugin met a defect").because(error)),
+            )
+    }
+
+    /// Changes something of the installed plugins: what they claim is settled, and the change is an event.
+    pub async fn change_installed<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Installed) -> Result<T> + Send + 'static,
+        told: impl FnOnce(&T) -> Option<(&'static str, serde_json::Value)>,
+    ) -> Result<T> {
+        let hub = Arc::clone(self);
+        // To its end, also when nobody waits for it any more.
+        let changed = tokio::spawn(async move {
+            let changed = hub.with_installed(change).await?;
+            hub.carriers.settle().await;
+            Ok(changed)
+        });
+        let stopped = |error| Error::new(ErrorKind::Internal, "the hub stopped meanwhile").because(error);
+        let changed = changed.await.unwrap_or_else(|error| Err(stopped(error)))?;
+        if let Some((kind, body)) = told(&changed) {
+            log::write(&*self.log, Append::one(HUB, NewEvent::of(kind, body))).await?;
+        }
+        Ok(changed)
     }
 
     /// Removes an installed plugin until the next start; its claim is free, and it hears of nothing more.
@@ -403,29 +444,41 @@ async fn note_waiting(hub: Weak<Hub>, mut changes: tokio::sync::watch::Receiver<
     }
 }
 
-/// The bundled plugins and those of `waypost.toml`; the first that does not load refuses the start.
-async fn load_plugins(plugins: &Arc<Plugins>, config: &Config, root: &Path) -> Result<()> {
+/// The bundled plugins and those of `waypost.toml`, of which the first that does not load refuses the start; and those that
+/// are installed, which say themselves why they are not loaded.
+async fn load_plugins(plugins: &Arc<Plugins>, config: &Config, root: &Path, state: &Path) -> Result<Arc<Installed>> {
     let sources: Vec<Source> = bundled::sources()
         .chain(Source::installed(config, root))
         .collect::<Result<_>>()?;
-    let plugins = Arc::clone(plugins);
+    let (plugins, config) = (Arc::clone(plugins), config.clone());
+    let (root, state) = (root.to_owned(), state.to_owned());
     let load = move || {
         sources
             .into_iter()
-            .try_for_each(|source| plugins.load(source).map(drop))
+            .try_for_each(|source| plugins.load(source).map(drop))?;
+        Installed::load(&root, &state, &config, plugins).map(Arc::new)
     };
     tokio::task::spawn_blocking(load)
         .await
         .unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "loading the plugins met a defect").because(error)))
 }
 
-/// Follows both rule files; what became of a change is an event.
-/// The variables that some plugin was granted, as they are now.
-fn granted_variables(config: &Config, variable: &dyn Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
-    let names = config.plugins.iter().flat_map(|plugin| &plugin.grant.env);
-    names.filter_map(|name| Some((name.clone(), variable(name)?))).collect()
+/// The variables that some plugin was granted, as they are now; those that hold a secret are nobody's.
+fn granted_variables(
+    config: &Config,
+    installed: &Lock,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> BTreeMap<String, String> {
+    let of_entries = config.plugins.iter().flat_map(|plugin| &plugin.grant.env);
+    let releases = installed.installed.iter().flat_map(Entry::releases);
+    of_entries
+        .chain(releases.flat_map(|release| &release.grant.env))
+        .filter(|name| config.secrets.iter().all(|secret| secret.env.as_ref() != Some(name)))
+        .filter_map(|name| Some((name.clone(), variable(name)?)))
+        .collect()
 }
 
+/// Follows both rule files; what became of a change is an event.
 fn watch(routes: &Arc<Routes>, log: &Arc<dyn EventLog>) -> Result<route::Watching> {
     let (log, runtime) = (Arc::clone(log), tokio::runtime::Handle::current());
     Routes::watch(routes, move |reloaded| {

@@ -2,6 +2,7 @@
 //!
 //! Three lifetimes, three types: [`Plugins`] lives with the hub, [`Loaded`] from load to unload, and the state of a call in
 //! [`crate::imports::CallState`]. Loading is all or nothing, with one error that names the plugin, the item and the remedy.
+//! What is installed by digest is [`Installed`].
 //! Not here: who is asked (routes), and in what order things happen to a call (dispatch).
 
 use std::collections::BTreeMap;
@@ -25,14 +26,21 @@ pub mod carrier;
 pub mod execute;
 mod grants;
 pub mod health;
+pub mod installed;
 pub mod link;
+pub mod lock;
 pub mod manifest;
 mod observe;
+pub mod oci;
 pub mod section;
+pub mod signature;
+mod store;
+pub mod terms;
 pub mod world;
 
 pub use carrier::Carriers;
 pub use execute::{Executor, InProcess};
+pub use installed::Installed;
 pub use manifest::{Manifest, Role};
 
 /// A component with its manifest, before it is loaded.
@@ -60,16 +68,38 @@ pub enum Origin {
         /// What the operator allowed.
         grant: Grants,
     },
+    /// Named in `waypost.lock`, by digest: it gets what the operator allowed and runs behind the wall the operator chose.
+    Locked {
+        /// Where it came from, as the lock file has it.
+        source: String,
+        /// Who signed it.
+        signer: Option<signature::Signer>,
+        /// Where its code runs.
+        wall: Wall,
+        /// What the operator allowed.
+        grant: Grants,
+    },
 }
 
 impl Origin {
+    /// What an operator does so that this plugin gets this grant; `line` is how a manifest writes it.
+    fn remedy(&self, id: &str, grant: &str, line: &str) -> String {
+        match self {
+            Self::Locked { .. } => {
+                format!("`waypost plugin grant {id} {}`", terms::example(grant))
+            }
+            _ => format!("add `{line}` to `grant` of its [[plugin]] entry in waypost.toml"),
+        }
+    }
+
     /// Refuses a plugin that comes from elsewhere than the loaded one with its id: a name is not taken over silently.
     fn must_be(&self, new: &Self, id: &str) -> Result<()> {
         let whose = match (self, new) {
             (Self::Installed { path: old, .. }, Self::Installed { path: new, .. }) if old == new => return Ok(()),
-            (Self::Bundled, Self::Bundled) => return Ok(()),
+            (Self::Bundled, Self::Bundled) | (Self::Locked { .. }, Self::Locked { .. }) => return Ok(()),
             (Self::Bundled, _) => "a plugin of this binary".to_owned(),
-            (Self::Installed { path, .. }, _) => path.display().to_string(),
+            (Self::Installed { path, .. }, _) => format!("{}, by its [[plugin]] entry in waypost.toml", path.display()),
+            (Self::Locked { source, .. }, _) => format!("the one that is installed from {source}"),
         };
         let message =
             format!("the id `{id}` belongs to {whose}; give the other plugin an id of its own in its manifest");
@@ -133,6 +163,10 @@ pub struct Shown {
     pub env: Vec<String>,
     /// The folders that it uses: name, where it is, and whether it writes there.
     pub files: Vec<String>,
+    /// Where its code runs; none for one of this binary.
+    pub wall: Option<Wall>,
+    /// For one that is installed: who signed it.
+    pub signer: Option<signature::Signer>,
     /// One line about it.
     pub description: String,
 }
@@ -142,6 +176,8 @@ pub struct Plugins {
     engine: Arc<Engine>,
     limits: PluginLimits,
     loaded: ArcSwap<BTreeMap<Arc<str>, Arc<Loaded>>>,
+    /// Why those that should be loaded are not.
+    refused: ArcSwap<BTreeMap<Arc<str>, String>>,
     /// One load, reload or unload at a time.
     changing: Mutex<()>,
     /// Changes after each of them.
@@ -155,6 +191,7 @@ impl Plugins {
             engine,
             limits,
             loaded: ArcSwap::default(),
+            refused: ArcSwap::default(),
             changing: Mutex::new(()),
             changed: watch::Sender::default(),
         }
@@ -164,6 +201,10 @@ impl Plugins {
     pub fn get(&self, id: &str) -> Result<Arc<Loaded>, CallError> {
         let loaded = self.loaded.load();
         loaded.get(id).cloned().ok_or_else(|| {
+            if let Some(why) = self.refused.load().get(id) {
+                let message = format!("plugin `{id}` is not loaded: {why}");
+                return CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator);
+            }
             let known: Vec<&str> = loaded.keys().map(|id| &**id).collect();
             let message = format!(
                 "plugin `{}` is not loaded; loaded are: {}",
@@ -182,16 +223,57 @@ impl Plugins {
     /// Loads a plugin, or replaces the loaded one with the same id: calls under way end on the old one, new calls go to
     /// the new one. On an error nothing changes. Blocks while it compiles.
     pub fn load(&self, source: Source) -> Result<Arc<Loaded>> {
-        let loaded = Arc::new(self.make(source)?);
+        let loaded = self.prepare(source)?;
+        self.put(&loaded)?;
+        Ok(loaded)
+    }
+
+    /// All that loading does, but that calls reach it: an error here is what loading would say. Blocks while it compiles.
+    pub fn prepare(&self, source: Source) -> Result<Arc<Loaded>> {
+        self.make(source).map(Arc::new)
+    }
+
+    /// Lets calls reach a plugin that was prepared, instead of the loaded one with its id.
+    pub fn put(&self, loaded: &Arc<Loaded>) -> Result<()> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = BTreeMap::clone(&self.loaded.load());
         if let Some(old) = all.get(&loaded.facts.id) {
             old.origin.must_be(&loaded.origin, &loaded.facts.id)?;
         }
-        all.insert(Arc::clone(&loaded.facts.id), Arc::clone(&loaded));
+        all.insert(Arc::clone(&loaded.facts.id), Arc::clone(loaded));
         self.loaded.store(Arc::new(all));
+        self.note(&loaded.facts.id, None);
         self.changed.send_replace(());
-        Ok(loaded)
+        Ok(())
+    }
+
+    /// Removes an installed plugin that must not be called any more, or forgets why one was refused.
+    pub(crate) fn withdraw(&self, id: &str, why: Option<&str>) {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = BTreeMap::clone(&self.loaded.load());
+        if all
+            .get(id)
+            .is_some_and(|old| matches!(old.origin, Origin::Locked { .. }))
+        {
+            all.remove(id);
+            self.loaded.store(Arc::new(all));
+        }
+        self.note(id, why);
+        self.changed.send_replace(());
+    }
+
+    /// Why a plugin that should be loaded is not; none for one that is, and for one that nobody knows.
+    pub fn refused(&self, id: &str) -> Option<String> {
+        self.refused.load().get(id).cloned()
+    }
+
+    fn note(&self, id: &str, why: Option<&str>) {
+        let mut refused = BTreeMap::clone(&self.refused.load());
+        match why {
+            Some(why) => refused.insert(id.into(), why.to_owned()),
+            None => refused.remove(id),
+        };
+        self.refused.store(Arc::new(refused));
     }
 
     /// Removes an installed plugin until the next start. Calls under way end as they would; its claim does not.
@@ -226,6 +308,10 @@ impl Plugins {
             Origin::Bundled => Err(Error::new(
                 ErrorKind::Invalid,
                 format!("plugin `{id}` is part of this binary; a new one comes with a new binary"),
+            )),
+            Origin::Locked { .. } => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("plugin `{id}` is installed by digest; a new one comes with `waypost plugin add`"),
             )),
             Origin::Installed { path, wall, grant } => {
                 let source = Source::read(path, *wall, grant.clone(), self.limits.component)?;
@@ -264,9 +350,21 @@ impl Plugins {
                 );
                 return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
             }
-            Origin::Installed { grant, .. } => grants::intersect(&asked, grant),
+            Origin::Locked {
+                source,
+                wall: Wall::Worker,
+                ..
+            } => {
+                let message = format!(
+                    "plugin `{}` ({source}) asks for a worker process, which this version does not have; read what it is, then \
+                     install it with `--wall in-process`",
+                    manifest.id
+                );
+                return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
+            }
+            Origin::Installed { grant, .. } | Origin::Locked { grant, .. } => grants::intersect(&asked, grant),
         };
-        grants::check(&manifest.id, &asked, &grants)?;
+        grants::check(&manifest.id, &asked, &grants, &origin)?;
         let limits = manifest.limits.within(&self.limits);
         let facts = Arc::new(Facts {
             id: manifest.id.as_str().into(),
@@ -274,7 +372,7 @@ impl Plugins {
             grants,
             limits,
         });
-        let linked = link::link(&self.engine, &manifest, &facts, &bytes)?;
+        let linked = link::link(&self.engine, &manifest, &facts, &origin, &bytes)?;
         Ok(Loaded {
             digest: hex(&Sha256::digest(&bytes)),
             places: Semaphore::new(facts.limits.concurrency),
@@ -286,6 +384,17 @@ impl Plugins {
             origin,
             linked,
         })
+    }
+}
+
+/// The manifest inside a component that is installed by digest. One beside it does not count: the digest would not cover it.
+fn manifest_of(what: &str, bytes: &[u8]) -> Result<Manifest> {
+    match section::read(what, bytes)? {
+        Some(text) => Manifest::parse(&format!("the manifest inside {what}"), text),
+        None => {
+            let message = format!("{what} has no manifest inside; `waypost plugin build` puts it there");
+            Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin))
+        }
     }
 }
 
@@ -371,6 +480,15 @@ impl Loaded {
             origin: match &self.origin {
                 Origin::Bundled => "bundled".to_owned(),
                 Origin::Installed { path, .. } => path.display().to_string(),
+                Origin::Locked { source, .. } => source.clone(),
+            },
+            wall: match &self.origin {
+                Origin::Bundled => None,
+                Origin::Installed { wall, .. } | Origin::Locked { wall, .. } => Some(*wall),
+            },
+            signer: match &self.origin {
+                Origin::Locked { signer, .. } => signer.clone(),
+                _ => None,
             },
             digest: self.digest.clone(),
             serves: self.manifest.serves.clone(),

@@ -18,7 +18,7 @@ use waypost::error::Error;
 use waypost::hub::Hub;
 use waypost::imports::http::{Resolver, SystemResolver};
 use waypost::log::{Cursor, Event};
-use waypost::plugin::{Origin, Source};
+use waypost::plugin::{Origin, Source, section};
 use waypost::tokens::NewToken;
 use waypost::transports;
 
@@ -220,6 +220,14 @@ impl Plugin {
         std::fs::write(file.with_extension("toml"), self.manifest()).unwrap();
         std::fs::write(&file, &self.bytes).unwrap();
         file
+    }
+
+    /// It as one file, as a stranger gives it away: a component with its manifest inside.
+    pub fn single(&self, version: &str) -> Vec<u8> {
+        let manifest = self
+            .manifest()
+            .replace("version = \"1\"", &format!("version = {version:?}"));
+        section::write(&self.id, &self.bytes, &manifest).unwrap()
     }
 
     /// What the operator writes into `waypost.toml`.

@@ -1,7 +1,7 @@
 //! What a test needs from outside: a tool that is found, or that is installed when this is allowed.
 //!
 //! Installing is allowed in CI, with `WAYPOST_INSTALL=1`, and when the person at the terminal says so; it goes to
-//! `target/outside` and nowhere else. Otherwise a trial that needs what is not there is counted as ignored, with what is
+//! `target/outside` and nowhere else; a few tools are taken from the system when it has them. Otherwise a trial that needs what is not there is counted as ignored, with what is
 //! missing in its name; in CI it fails.
 
 use std::io::{BufRead, IsTerminal};
@@ -21,6 +21,8 @@ pub struct Tool {
     pub program: &'static str,
     /// What has to be on the path for it to be installed.
     pub needs: &'static str,
+    /// The program of the system that is taken as it is; none for what has to be of this version.
+    pub system: Option<&'static str>,
     /// The command lines that install it, run in its folder.
     pub install: &'static [&'static [&'static str]],
 }
@@ -32,12 +34,43 @@ macro_rules! npm {
     };
 }
 
+/// What unpacks packages of Debian into the folder; nothing of the system is changed, but for its list of packages.
+macro_rules! debian {
+    ($($package:literal),+) => {
+        &[
+            &["sh", "-c", concat!("apt-get download", $(" ", $package),+, " || { apt-get update && apt-get download", $(" ", $package),+, "; }")],
+            &["sh", "-c", "for package in *.deb; do dpkg -x \"$package\" . || exit 1; done"],
+        ]
+    };
+}
+
+/// Signs files.
+pub const MINISIGN: Tool = Tool {
+    name: "minisign (Debian)",
+    folder: "minisign",
+    program: "usr/bin/minisign",
+    needs: "apt-get",
+    system: Some("minisign"),
+    install: debian!("minisign", "libsodium23"),
+};
+
+/// A registry of OCI artifacts.
+pub const DOCKER_REGISTRY: Tool = Tool {
+    name: "docker-registry (Debian)",
+    folder: "docker-registry",
+    program: "usr/bin/docker-registry",
+    needs: "apt-get",
+    system: Some("docker-registry"),
+    install: debian!("docker-registry"),
+};
+
 /// Makes components from JavaScript.
 pub const JCO: Tool = Tool {
     name: "@bytecodealliance/jco 1.35.0 (npm)",
     folder: "jco-1.35.0",
     program: "node_modules/.bin/jco",
     needs: "npm",
+    system: None,
     install: &[npm!("@bytecodealliance/jco@1.35.0")],
 };
 
@@ -47,6 +80,7 @@ pub const CODEBOLT_SDK: Tool = Tool {
     folder: "codeboltjs-1.1.99",
     program: "node_modules/@codebolt/codeboltjs/index.js",
     needs: "npm",
+    system: None,
     install: &[npm!("@codebolt/codeboltjs@1.1.99")],
 };
 
@@ -56,6 +90,7 @@ pub const COMPONENTIZE_PY: Tool = Tool {
     folder: "componentize-py-0.25.1",
     program: "bin/componentize-py",
     needs: "python3",
+    system: None,
     install: &[
         &["python3", "-m", "venv", "."],
         &[
@@ -108,7 +143,14 @@ impl Tool {
     }
 
     fn program(&self) -> PathBuf {
-        self.folder().join(self.program)
+        self.system
+            .and_then(found)
+            .unwrap_or_else(|| self.folder().join(self.program))
+    }
+
+    /// The program, when it is there already.
+    pub fn there(&self) -> Option<PathBuf> {
+        Some(self.program()).filter(|program| program.is_file())
     }
 
     /// The program, installed when it was not.
@@ -116,6 +158,9 @@ impl Tool {
         // Several trials may need the same thing at the same time.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = self.system.and_then(found) {
+            return Ok(program);
+        }
         if self.program().is_file() {
             return Ok(std::fs::canonicalize(self.folder())?.join(self.program));
         }
@@ -143,6 +188,28 @@ impl Tool {
 
 /// Whether there is such a program.
 pub fn on_path(program: &str) -> bool {
+    found(program).is_some()
+}
+
+/// Where such a program is.
+fn found(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// A program that was installed, with the libraries that came with it.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    let lib = program.with_file_name("../lib");
+    let folders = std::fs::read_dir(lib)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    if let (false, Ok(path)) = (program.starts_with("/usr"), std::env::join_paths(folders)) {
+        command.env("LD_LIBRARY_PATH", path);
+    }
+    command
 }

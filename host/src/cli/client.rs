@@ -95,6 +95,13 @@ impl Client {
         self.whole(Method::POST, path, Some(body)).await
     }
 
+    /// A body that is more than JSON.
+    pub(super) async fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T> {
+        let chunks = self.send_bytes(Method::POST, path, body).await?;
+        let bytes: Vec<u8> = chunks.try_concat().await?;
+        parse(&bytes)
+    }
+
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.whole(Method::DELETE, path, None).await
     }
@@ -141,8 +148,12 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Chunks> {
-        let path = format!("/api/v1/projects/{DEFAULT_PROJECT}{path}");
         let body = body.map(Value::to_string).unwrap_or_default();
+        self.send_bytes(method, path, body.into_bytes()).await
+    }
+
+    async fn send_bytes(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Chunks> {
+        let path = format!("/api/v1/projects/{DEFAULT_PROJECT}{path}");
         let (good, chunks): (bool, Chunks) = match self {
             Self::Here { router, .. } => {
                 let request = Request::builder()

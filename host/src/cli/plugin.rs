@@ -11,19 +11,38 @@ use super::{Context, output};
 use crate::error::Result;
 use crate::text::visible;
 
+mod add;
 mod alone;
 mod author;
 mod build;
+mod decide;
 mod embedded;
 mod facts;
 mod inspect;
 mod new;
+mod push;
+mod source;
 mod test;
+mod verify;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
     #[command(flatten)]
     Author(author::Author),
+    /// Installs a component by its digest: shows what it is and what it asks for, and asks.
+    Add(add::Add),
+    /// Removes an installed plugin and its components.
+    Rm(decide::Named),
+    /// Gives more to an installed plugin; a new version that is held is loaded when it has all that it asks for.
+    Grant(decide::Granting),
+    /// Takes something from an installed plugin; one that cannot do without it is not loaded any more.
+    Revoke(decide::Granting),
+    /// Goes back to the version that was installed before.
+    Rollback(decide::Named),
+    /// Checks that what is installed is what was installed.
+    Verify(verify::Verify),
+    /// Puts a component into a registry, with its signature.
+    Push(push::Push),
     /// Lists the loaded plugins, with what they serve and what they were granted.
     Ls,
     /// Reads a plugin's files again: new calls go to the new one, calls under way end on the old one.
@@ -49,14 +68,22 @@ impl Plugin {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         match self {
             Self::Author(verb) => verb.run(context).await,
-            verb => Client::with(&context.project, async |client| verb.ask(client, context.json).await).await,
+            Self::Add(verb) => verb.run(context).await,
+            Self::Push(verb) => verb.run(context).await,
+            verb => Client::with(&context.project, async |client| verb.ask(client, context).await).await,
         }
     }
 
-    async fn ask(self, client: &Client, json: bool) -> Result<ExitCode> {
+    async fn ask(self, client: &Client, context: &Context) -> Result<ExitCode> {
+        let json = context.json;
         match self {
-            // Answered above, without a hub.
-            Self::Author(_) => {}
+            // Answered above.
+            Self::Author(_) | Self::Add(_) | Self::Push(_) => {}
+            Self::Rm(verb) => return verb.remove(client, context).await,
+            Self::Grant(verb) => return verb.grant(client, context).await,
+            Self::Revoke(verb) => return verb.revoke(client, context).await,
+            Self::Rollback(verb) => return verb.roll_back(client, context).await,
+            Self::Verify(verb) => return verb.ask(client, context).await,
             Self::Ls => {
                 let list: Vec<Value> = client.get("/plugins").await?;
                 if json { output::json(&list)? } else { table(&list)? }
@@ -184,6 +211,10 @@ fn table(list: &[Value]) -> Result<()> {
             } else {
                 granted.join(", ")
             };
+            let role = match text("role") {
+                role if role.is_empty() => "-".to_owned(),
+                role => role,
+            };
             let serves = if words("serves").is_empty() {
                 "-".to_owned()
             } else {
@@ -192,14 +223,23 @@ fn table(list: &[Value]) -> Result<()> {
             vec![
                 text("id"),
                 text("version"),
-                text("role"),
+                role,
+                if ["file:", "oci:"].iter().any(|kind| text("origin").starts_with(kind)) {
+                    short(&text("digest"))
+                } else {
+                    "-".to_owned()
+                },
+                signer(one),
                 text("origin"),
                 serves,
                 granted,
             ]
         })
         .collect();
-    output::table(&["PLUGIN", "VERSION", "ROLE", "ORIGIN", "SERVES", "GRANTED"], &rows)?;
+    let head = [
+        "PLUGIN", "VERSION", "ROLE", "DIGEST", "SIGNER", "ORIGIN", "SERVES", "GRANTED",
+    ];
+    output::table(&head, &rows)?;
     for one in list {
         if let (Some(id), Some(why)) = (
             one.get("id").and_then(Value::as_str),
@@ -207,6 +247,26 @@ fn table(list: &[Value]) -> Result<()> {
         ) {
             output::line(&format!("{} does not hold its claim: {}", visible(id), visible(why)))?;
         }
+        let text = |name: &str| one.get(name).and_then(Value::as_str).map(visible);
+        let id = text("id").unwrap_or_default();
+        if let Some(why) = text("refused") {
+            output::line(&format!("{id} is not loaded: {why}"))?;
+        }
+        if let Some(version) = text("held") {
+            output::line(&format!("{id} {version} is held: it asks for more than was granted"))?;
+        }
     }
     Ok(())
+}
+
+/// The beginning of a digest, enough to tell one from another.
+fn short(digest: &str) -> String {
+    let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
+    digits.chars().take(12).collect()
+}
+
+/// The name of who signed it.
+fn signer(one: &Value) -> String {
+    let name = one.pointer("/signer/name").and_then(Value::as_str);
+    name.map_or_else(|| "-".to_owned(), visible)
 }

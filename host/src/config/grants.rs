@@ -3,14 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::origins::destinations;
 use super::values::{any_names, any_patterns, name};
 use super::{Config, Origin, Problem};
 
 /// What a manifest asks for, and what an operator allows; the effective set is the intersection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Grants {
     /// Calls it may make: patterns `kind`, `kind:*`, `kind:action`, `*`. Default none.
@@ -34,30 +34,32 @@ pub struct Grants {
     /// `localhost` is this machine; and a name with the word `private` after it, as in `https://git.corp.example private`,
     /// may also lead to the operator's own network (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7), but never to this
     /// machine or to what a cloud tells its machines (169.254/16). The word counts in the operator's grant alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<Origin>,
     /// Secrets that the hub puts into its requests, by name. It never has their text. Not for agents. Default none.
-    #[serde(deserialize_with = "any_names")]
+    #[serde(deserialize_with = "any_names", skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
-    /// Variables of the hub that it reads as variables of its own, as they were at the start. Not the one of a secret. Not for
-    /// agents. Default none.
-    #[serde(deserialize_with = "any_names")]
+    /// Variables of the hub that it reads as variables of its own, as they were at the start: one that is granted to
+    /// an installed plugin while the hub runs is there from the next start. Not the one of a secret. Not for agents. Default none.
+    #[serde(deserialize_with = "any_names", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// Folders in which it reads files, or writes them too. A manifest names what it needs, as in
     /// `files = [{ name = "cache", write = true }]`; the operator says where that is, as in
     /// `files = [{ name = "cache", path = "/var/cache/it", write = true }]`. Both must name a folder, and both must let it
     /// write. How much it writes in all is bounded by the disk alone. Not for agents. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Folder>,
 }
 
 /// A folder in the grant `files`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Folder {
     /// What it is for; the plugin knows it by this name.
     #[serde(deserialize_with = "name")]
     pub name: String,
     /// Where it is, relative to the project folder; the operator's word.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Whether files are written and removed there. Default no.
     ///

@@ -29,6 +29,8 @@ const REQUIRED: &[(&str, &str)] = &[
     ("secret", "for"),
     ("connection", "name"),
     ("connection", "token-sha256"),
+    ("publisher", "name"),
+    ("publisher", "key"),
     ("joined", "name"),
     ("joined", "url"),
     ("joined", "token-env"),
@@ -97,8 +99,10 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
         let spawns = config.spawns.iter().map(|spawn| &spawn.name).enumerate();
         let connections = connections.map(|(position, name)| ("connection", position, name, "[[connection]]"));
         let spawns = spawns.map(|(position, name)| ("spawn", position, name, "[[connection]] or [[spawn]]"));
-        for (section, position, name, sections) in connections.chain(spawns) {
-            if !names.insert(name.as_str()) {
+        let publishers = config.publishers.iter().map(|publisher| &publisher.name).enumerate();
+        let publishers = publishers.map(|(position, name)| ("publisher", position, name, "[[publisher]]"));
+        for (section, position, name, sections) in connections.chain(spawns).chain(publishers) {
+            if !names.insert((section == "publisher", name.as_str())) {
                 problems.push(Problem {
                     line: line(section, position),
                     message: format!("a {sections} above is named `{name}` too; names are unique"),
@@ -506,7 +510,7 @@ command = " "
   line 9: `limits.call-queue`: 99999999999999 is too large a limit; the largest is 1099511627776
   line 12: `limits.plugin.memory`: `64 apples` is not a size; write it as 64KiB or 16MiB
   line 15: `inference.mode`: unknown variant `replya`, expected one of `off`, `record`, `replay`
-  line 17: unknown field `nonsense`; there are hub, limits, agent, files, terminal, inference, narrative, plugin, secret, sockets, connection, joined, spawn, route
+  line 17: unknown field `nonsense`; there are hub, limits, agent, files, terminal, inference, narrative, plugin, secret, plugins, publisher, sockets, connection, joined, spawn, route
   line 21: `connection.token-sha256`: it must be the SHA-256 of the token: 64 hexadecimal digits
   line 27: a [[connection]] above is named `b` too; names are unique
   line 30: `connection.claim`: an empty list matches nothing; give a value, or remove the line

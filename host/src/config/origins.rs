@@ -9,8 +9,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 use super::values::{Many, Written};
@@ -191,6 +192,16 @@ impl Origin {
         both
     }
 
+    /// Whether another one covers all that this one does.
+    pub fn within(&self, wider: &Self) -> bool {
+        self.within_but_private(wider) && (wider.private || !self.private)
+    }
+
+    /// The same, whichever of them may lead into the operator's own network.
+    pub fn within_but_private(&self, wider: &Self) -> bool {
+        self.meets(wider) && wider.hosts.contain(&self.hosts)
+    }
+
     fn meets(&self, other: &Self) -> bool {
         self.scheme == other.scheme && self.port == other.port
     }
@@ -276,6 +287,12 @@ impl FromStr for Origin {
             port: server.port,
             private,
         })
+    }
+}
+
+impl Serialize for Origin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Not here: imports without their grant, which the linker finds (`plugin/link.rs`).
 
-use crate::config::{Folder, Grants, Origin};
+use super::Origin;
+use crate::config::{self, Folder, Grants};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is both asked for and allowed. A pattern counts when one on the other side is the same or wider.
@@ -13,7 +14,7 @@ pub(super) fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
         workspace: asked.workspace && allowed.workspace,
         claim: shared(&asked.claim, &allowed.claim),
         subscribe: asked.subscribe && allowed.subscribe,
-        http: Origin::shared(&asked.http, &allowed.http),
+        http: config::Origin::shared(&asked.http, &allowed.http),
         secrets: common(&asked.secrets, &allowed.secrets),
         env: common(&asked.env, &allowed.env),
         files: folders(&asked.files, &allowed.files),
@@ -21,20 +22,25 @@ pub(super) fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
 }
 
 /// Refuses a plugin that would not get its claim, or would not hear of anything: it would wait in vain, without a word.
-pub(super) fn check(id: &str, asked: &Grants, effective: &Grants) -> Result<()> {
+pub(super) fn check(id: &str, asked: &Grants, effective: &Grants, origin: &Origin) -> Result<()> {
     let lacking = |pattern: &&String| {
         let one = std::slice::from_ref(*pattern);
         !within(pattern, &effective.claim) && !effective.claim.iter().any(|granted| within(granted, one))
     };
-    let (does, line) = if let Some(pattern) = asked.claim.iter().find(lacking) {
-        (format!("claims `{pattern}`"), format!("claim = {:?}", asked.claim))
+    let (does, grant, line) = if let Some(pattern) = asked.claim.iter().find(lacking) {
+        (
+            format!("claims `{pattern}`"),
+            "claim",
+            format!("claim = {:?}", asked.claim),
+        )
     } else if asked.subscribe && !effective.subscribe {
-        ("subscribes".to_owned(), "subscribe = true".to_owned())
+        ("subscribes".to_owned(), "subscribe", "subscribe = true".to_owned())
     } else {
         return Ok(());
     };
     let message = format!(
-        "plugin `{id}` {does} without the grant; if it may, add `{line}` to `grant` of its [[plugin]] entry in waypost.toml"
+        "plugin `{id}` {does} without the grant; if it may, {}",
+        origin.remedy(id, grant, &line)
     );
     Err(Error::new(ErrorKind::Denied, message))
 }
@@ -48,10 +54,12 @@ pub(super) fn within(pattern: &str, by: &[String]) -> bool {
     })
 }
 
-/// The folders that are named on both sides, where the operator has placed them.
+/// The folders that are named on both sides, where the operator has placed them; one without a place is none.
 fn folders(asked: &[Folder], allowed: &[Folder]) -> Vec<Folder> {
     let both = asked.iter().filter_map(|asked| {
-        let allowed = allowed.iter().find(|allowed| allowed.name == asked.name)?;
+        let allowed = allowed
+            .iter()
+            .find(|allowed| allowed.name == asked.name && allowed.path.is_some())?;
         let write = asked.write && allowed.write;
         Some(Folder {
             write,
@@ -115,7 +123,7 @@ mod tests {
             prop_assert_eq!(permit(&both.gateway), expected);
             prop_assert_eq!(permit(&both.claim), expected);
             let lacking = asked.iter().any(|pattern| shared(std::slice::from_ref(pattern), &allowed).is_empty());
-            prop_assert_eq!(check("a", &grants(&asked), &both).is_err(), lacking);
+            prop_assert_eq!(check("a", &grants(&asked), &both, &Origin::Bundled).is_err(), lacking);
         }
     }
 }

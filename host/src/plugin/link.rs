@@ -5,8 +5,9 @@ use wasmtime::component::Linker;
 
 use crate::engine::Engine;
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::imports::{self, CallState, Facts};
+use crate::imports::{self, CallState, Facts, Needed};
 
+use super::Origin;
 use super::manifest::{Manifest, Role};
 use super::world;
 
@@ -52,14 +53,25 @@ pub(super) enum Linked {
 }
 
 /// Compiles, checks and links. Every failure is one error that names the plugin, the item and the remedy.
-pub(super) fn link(engine: &Engine, manifest: &Manifest, facts: &Facts, bytes: &[u8]) -> Result<Linked> {
+pub(super) fn link(
+    engine: &Engine,
+    manifest: &Manifest,
+    facts: &Facts,
+    origin: &Origin,
+    bytes: &[u8],
+) -> Result<Linked> {
     let component = engine.component(&manifest.id, bytes)?;
     let world = component.component_type();
-    world::check_imports(
-        &manifest.id,
-        &facts.grants,
-        world.imports(engine.wasmtime()).map(|(name, _)| name),
-    )?;
+    let remedy = |needed: &Needed| match origin {
+        // What a stranger forgot to ask for is not the operator's to add.
+        Origin::Locked { .. } if !(needed.given)(&manifest.asks()) => {
+            "its manifest does not ask for it, so it needs another version".to_owned()
+        }
+        Origin::Locked { .. } => format!("if it may, {}", origin.remedy(&manifest.id, needed.grant, needed.line)),
+        _ => world::of_an_author(needed),
+    };
+    let imports = world.imports(engine.wasmtime()).map(|(name, _)| name);
+    world::check_imports(&manifest.id, &facts.grants, imports, &remedy)?;
     world::check_exports(manifest, world.exports(engine.wasmtime()).map(|(name, _)| name))?;
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(

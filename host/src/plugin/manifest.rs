@@ -102,6 +102,12 @@ impl Asked {
     }
 }
 
+/// Whether this is an id of a plugin.
+pub(super) fn is_id(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !text.is_empty() && text.len() <= 64 && text.chars().all(fits)
+}
+
 impl Manifest {
     /// Reads a manifest; the error names the file, the line and the remedy.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
@@ -139,8 +145,7 @@ impl Manifest {
 
     /// Whether this can be an id; the error begins with where it stands.
     pub fn check_id(place: &str, id: &str) -> Result<()> {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if !id.is_empty() && id.len() <= 64 && id.chars().all(fits) {
+        if is_id(id) {
             return Ok(());
         }
         let id = id.escape_debug();

@@ -8,7 +8,7 @@ use wasmparser::{Encoding, Parser, Payload};
 use super::manifest::Manifest;
 use crate::config::Grants;
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::imports;
+use crate::imports::{self, Needed};
 
 /// The names of a component's outer side, with their versions, in the order in which they stand in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,20 +58,34 @@ impl World {
 
     /// Whether the component is what its manifest says, and asks there for all that it imports.
     pub fn fits(&self, manifest: &Manifest) -> Result<()> {
-        check_imports(&manifest.id, &manifest.asks(), self.imports.iter().map(String::as_str))?;
+        let names = self.imports.iter().map(String::as_str);
+        check_imports(&manifest.id, &manifest.asks(), names, &of_an_author)?;
         check_exports(manifest, self.exports.iter().map(String::as_str))
     }
 }
 
-/// Names the first import that is not there, before the linker says it in its own words.
-pub fn check_imports<'a>(id: &str, grants: &Grants, names: impl Iterator<Item = &'a str>) -> Result<()> {
+/// What gives an interface to a plugin whose manifest can be changed.
+pub fn of_an_author(needed: &Needed) -> String {
+    format!(
+        "if it may, add `{}` to [grants] of its manifest and to `grant` of its [[plugin]] entry in waypost.toml",
+        needed.line
+    )
+}
+
+/// Names the first import that is not there, before the linker says it in its own words; `remedy` says what gives it.
+pub fn check_imports<'a>(
+    id: &str,
+    grants: &Grants,
+    names: impl Iterator<Item = &'a str>,
+    remedy: &dyn Fn(&Needed) -> String,
+) -> Result<()> {
     for name in names {
         let needed = imports::needed(name);
         if let Some(needed) = needed.filter(|needed| !(needed.given)(grants)) {
             let message = format!(
-                "plugin `{id}` imports `{name}` without the grant `{}`; if it may, add `{}` to [grants] of its manifest and to \
-                 `grant` of its [[plugin]] entry in waypost.toml",
-                needed.grant, needed.line
+                "plugin `{id}` imports `{name}` without the grant `{}`; {}",
+                needed.grant,
+                remedy(needed)
             );
             return Err(Error::new(ErrorKind::Denied, message));
         }

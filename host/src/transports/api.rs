@@ -28,10 +28,12 @@ use crate::error::{Blame, Error, ErrorKind};
 use crate::hub::Hub;
 use crate::joined;
 use crate::log::{Cursor, Event};
+use crate::plugin::Installed;
 use crate::plugin::health::Stats;
 use crate::run::NewRun;
 use crate::tokens::{Scope, Token};
 
+mod installed;
 mod tokens;
 
 /// Who asks.
@@ -64,6 +66,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/calls", post(call))
         .route("/questions", get(questions))
         .route("/questions/{id}", post(answer_question))
+        .merge(installed::routes(&hub))
         .merge(tokens::routes());
     Router::new()
         .route("/api/v1/health", get(health))
@@ -398,8 +401,21 @@ async fn merge(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>, Query(mer
 
 async fn plugins(State(hub): State<Arc<Hub>>) -> Answered {
     let mut shown = Vec::new();
+    let installed = hub.with_installed(Installed::list).await?;
     for plugin in hub.plugins.all() {
-        shown.push(hub.carriers.shown(&plugin).await);
+        let Answer(mut one) = value(hub.carriers.shown(&plugin).await)?;
+        let entry = installed.iter().find(|entry| entry.entry.id == *plugin.facts.id);
+        if let (Some(held), Some(fields)) = (entry.and_then(|entry| entry.entry.held.as_ref()), one.as_object_mut()) {
+            fields.insert("held".to_owned(), held.version.clone().into());
+        }
+        shown.push(one);
+    }
+    for one in installed.into_iter().filter(|one| one.refused.is_some()) {
+        let (entry, current) = (&one.entry, &one.entry.current);
+        shown.push(json!({
+            "id": entry.id, "version": current.version, "digest": current.digest.trim_start_matches("sha256:"),
+            "origin": current.source, "wall": entry.wall, "signer": current.signer, "refused": one.refused,
+        }));
     }
     value(shown)
 }

@@ -11,6 +11,7 @@ use crate::config::PluginLimits;
 use crate::engine::cache::hex;
 use crate::error::Result;
 use crate::plugin::Manifest;
+use crate::plugin::terms::Term;
 use crate::plugin::world::World;
 use crate::text::visible;
 
@@ -36,7 +37,6 @@ impl Facts {
 
     pub(super) fn json(&self) -> Value {
         let manifest = &self.manifest;
-        let asks = manifest.asks();
         json!({
             "file": self.file,
             "size": self.size,
@@ -46,13 +46,7 @@ impl Facts {
             "role": manifest.role,
             "description": manifest.description,
             "serves": manifest.serves,
-            "asks": {
-                "gateway": asks.gateway,
-                "state": asks.state,
-                "workspace": asks.workspace,
-                "claim": asks.claim,
-                "subscribe": asks.subscribe,
-            },
+            "asks": manifest.asks(),
             "limits": limits(manifest).into_iter().collect::<serde_json::Map<_, _>>(),
             "imports": self.world.imports,
             "exports": self.world.exports,
@@ -74,7 +68,7 @@ impl Facts {
         if !manifest.serves.is_empty() {
             fact("serves", &visible(&manifest.serves.join(", ")))?;
         }
-        facts("asks for", &asks(manifest))?;
+        facts("asks to", &asks(manifest))?;
         let limits = limits(manifest);
         if !limits.is_empty() {
             let limits: Vec<String> = limits
@@ -104,33 +98,15 @@ pub(super) fn facts(name: &str, texts: &[String]) -> Result<()> {
 
 /// What a manifest asks for, in plain words.
 fn asks(manifest: &Manifest) -> Vec<String> {
-    let asks = manifest.asks();
-    let list = |patterns: &[String]| visible(&patterns.join(", "));
-    let mut words = Vec::new();
-    if asks.gateway.iter().any(|pattern| pattern == "*") {
-        words.push("any call that whoever calls it may make (gateway)".to_owned());
-    } else if !asks.gateway.is_empty() {
-        words.push(format!("making the calls {} (gateway)", list(&asks.gateway)));
-    }
-    if asks.state {
-        words.push("keeping values from one call to the next (state)".to_owned());
-    }
-    if asks.workspace {
-        words.push("making and removing folders with a copy of the project (workspace)".to_owned());
-    }
-    if !asks.claim.is_empty() {
-        words.push(format!(
-            "the claim on {}: it answers what is proxied (claim)",
-            list(&asks.claim)
-        ));
-    }
-    if asks.subscribe {
-        words.push("hearing of every call of the project, message and reply (subscribe)".to_owned());
-    }
+    let words: Vec<String> = Term::all(&manifest.asks())
+        .iter()
+        .map(|term| visible(&format!("{} ({term})", term.words())))
+        .collect();
     if words.is_empty() {
-        words.push("nothing".to_owned());
+        vec!["nothing".to_owned()]
+    } else {
+        words
     }
-    words
 }
 
 /// The limits that it sets itself, where they are less than what every plugin has.

@@ -134,27 +134,17 @@ fn wanted(path: &Path, facts: &Facts) -> Result<String> {
     };
     let head = toml::to_string(&head)
         .map_err(|error| Error::new(ErrorKind::Internal, "an entry cannot be written").because(error))?;
-    let asks = facts.manifest.asks();
-    let mut grants = Vec::new();
-    let list = |patterns: &[String]| format!("{patterns:?}");
-    if !asks.gateway.is_empty() {
-        grants.push(format!("gateway = {}", list(&asks.gateway)));
-    }
-    if asks.state {
-        grants.push("state = true".to_owned());
-    }
-    if asks.workspace {
-        grants.push("workspace = true".to_owned());
-    }
-    if !asks.claim.is_empty() {
-        grants.push(format!("claim = {}", list(&asks.claim)));
-    }
-    if asks.subscribe {
-        grants.push("subscribe = true".to_owned());
-    }
-    let grant = match grants.as_slice() {
-        [] => String::new(),
-        grants => format!("grant = {{ {} }}\n", grants.join(", ")),
+    let grants = toml::Table::try_from(facts.manifest.asks())
+        .map_err(|error| Error::new(ErrorKind::Internal, "a grant cannot be written").because(error))?;
+    let says_something = |value: &toml::Value| match value {
+        toml::Value::Boolean(given) => *given,
+        value => value.as_array().is_none_or(|list| !list.is_empty()),
+    };
+    let grants: toml::Table = grants.into_iter().filter(|(_, value)| says_something(value)).collect();
+    let grant = if grants.is_empty() {
+        String::new()
+    } else {
+        format!("grant = {}\n", toml::Value::Table(grants))
     };
     Ok(format!("[[plugin]]\n{head}{grant}").trim_end().to_owned())
 }

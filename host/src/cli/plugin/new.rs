@@ -243,7 +243,7 @@ mod tests {
                 if !files.contains(&MANIFEST) {
                     continue;
                 }
-                for wanted in ["manifest.toml", "README.md", ".gitignore"] {
+                for wanted in ["manifest.toml", "README.md", "gitignore"] {
                     assert!(files.contains(&wanted), "{below} has no {wanted}");
                 }
                 assert!(

@@ -188,7 +188,7 @@ async fn bundled(folder: &Path, main: &Path, manifest: &Manifest, room: &Path) -
         .iter()
         .map(|needed| needed.interface)
         .filter(|name| text.contains(&format!("\"{name}\"")));
-    world::check_imports(&manifest.id, &manifest.asks(), imports)?;
+    world::check_imports(&manifest.id, &manifest.asks(), imports, &world::of_an_author)?;
     Ok(bundle)
 }
 

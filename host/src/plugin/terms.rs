@@ -1,0 +1,465 @@
+//! Grants one by one, as a person decides about them: `state`, `gateway=fsEvent:readFile`, `files=docs=/srv/docs:write`.
+//!
+//! Not here: what of it takes effect (`plugin/grants.rs`).
+
+use std::fmt;
+
+use super::grants::within;
+use crate::call::CallName;
+use crate::config::{Folder, Grants, Origin};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a grant says beside its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Flag,
+    Calls,
+    Servers,
+    Names,
+    Folders,
+}
+
+/// The grants, what each says, and how it is written.
+const GRANTS: [(&str, Sort, &str); 9] = [
+    ("gateway", Sort::Calls, "gateway=<call>"),
+    ("state", Sort::Flag, "state"),
+    ("workspace", Sort::Flag, "workspace"),
+    ("claim", Sort::Calls, "claim=<call>"),
+    ("subscribe", Sort::Flag, "subscribe"),
+    ("http", Sort::Servers, "http=<https://host>"),
+    ("secrets", Sort::Names, "secrets=<name>"),
+    ("env", Sort::Names, "env=<variable>"),
+    ("files", Sort::Folders, "files=<name>=<path>[:write]"),
+];
+
+/// How a grant is written.
+pub fn example(grant: &str) -> &str {
+    GRANTS
+        .iter()
+        .find(|(name, ..)| *name == grant)
+        .map_or(grant, |(_, _, example)| example)
+}
+
+/// One thing that is asked for, given or taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    name: &'static str,
+    value: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    Flag,
+    Calls(String),
+    Servers(Origin),
+    Name(String),
+    Folder(Folder),
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name;
+        match &self.value {
+            Value::Flag => f.write_str(name),
+            Value::Calls(text) | Value::Name(text) => write!(f, "{name}={text}"),
+            Value::Servers(origin) => write!(f, "{name}={origin}"),
+            Value::Folder(folder) => {
+                write!(f, "{name}={}", folder.name)?;
+                if let Some(path) = &folder.path {
+                    write!(f, "={}", path.display())?;
+                }
+                f.write_str(if folder.write { WRITE } else { "" })
+            }
+        }
+    }
+}
+
+/// What stands behind a folder in which files are written.
+const WRITE: &str = ":write";
+
+impl Term {
+    /// All of these grants, one by one.
+    pub fn all(grants: &Grants) -> Vec<Self> {
+        // Whole, so that a grant that is new is asked about too.
+        let Grants {
+            gateway,
+            state,
+            workspace,
+            claim,
+            subscribe,
+            http,
+            secrets,
+            env,
+            files,
+        } = grants;
+        let flag = |name: &'static str, on: &bool| {
+            on.then_some(Self {
+                name,
+                value: Value::Flag,
+            })
+        };
+        let mut all = each("gateway", gateway, Value::Calls);
+        all.extend(flag("state", state));
+        all.extend(flag("workspace", workspace));
+        all.extend(each("claim", claim, Value::Calls));
+        all.extend(flag("subscribe", subscribe));
+        all.extend(each("http", http, Value::Servers));
+        all.extend(each("secrets", secrets, Value::Name));
+        all.extend(each("env", env, Value::Name));
+        all.extend(each("files", files, Value::Folder));
+        all
+    }
+
+    /// Reads what a person wrote: `state`, or `gateway=<pattern>,<pattern>`.
+    pub fn parse(text: &str) -> Result<Vec<Self>> {
+        let wrong = |why: String| Error::new(ErrorKind::Invalid, why);
+        let (name, values) = match text.split_once('=') {
+            Some((name, values)) => (name.trim(), Some(values)),
+            None => (text.trim(), None),
+        };
+        let Some(&(name, sort, example)) = GRANTS.iter().find(|(known, ..)| *known == name) else {
+            let known: Vec<&str> = GRANTS.iter().map(|(name, ..)| *name).collect();
+            return Err(wrong(format!(
+                "`{}` is not a grant; there are {}",
+                name.escape_debug(),
+                known.join(", ")
+            )));
+        };
+        let term = |value: Value| Self { name, value };
+        match (sort, values) {
+            (Sort::Flag, None) => Ok(vec![term(Value::Flag)]),
+            (Sort::Flag, Some(_)) => Err(wrong(format!("`{name}` takes no value; write `{name}` alone"))),
+            (_, None) => Err(wrong(format!("`{name}` says which, as in `{example}`"))),
+            // A path may hold a comma.
+            (Sort::Folders, Some(value)) => Ok(vec![term(folder(value.trim()).map_err(wrong)?)]),
+            (sort, Some(values)) => values
+                .split(',')
+                .map(|value| one(sort, value.trim()).map(term).map_err(wrong))
+                .collect(),
+        }
+    }
+
+    /// Whether it is all in these grants.
+    pub fn is_in(&self, grants: &Grants) -> bool {
+        match &self.value {
+            Value::Flag => self.flag(grants),
+            Value::Calls(pattern) => within(pattern, self.calls(grants)),
+            Value::Servers(origin) => grants.http.iter().any(|wider| origin.within(wider)),
+            Value::Name(name) => self.names(grants).contains(name),
+            Value::Folder(folder) => grants.files.iter().any(|given| {
+                let there = folder.path.is_none() || folder.path == given.path;
+                given.name == folder.name && there && (given.write || !folder.write)
+            }),
+        }
+    }
+
+    /// Whether something of it is in these grants.
+    pub fn touches(&self, grants: &Grants) -> bool {
+        self.is_in(grants)
+            || match &self.value {
+                Value::Calls(pattern) => {
+                    let one = std::slice::from_ref(pattern);
+                    self.calls(grants).iter().any(|other| within(other, one))
+                }
+                Value::Servers(origin) => grants
+                    .http
+                    .iter()
+                    .any(|other| other.within(origin) || origin.within_but_private(other)),
+                Value::Folder(folder) => grants.files.iter().any(|given| given.name == folder.name),
+                Value::Flag | Value::Name(_) => false,
+            }
+    }
+
+    /// Puts it into these grants.
+    pub fn give(&self, grants: &mut Grants) {
+        if self.is_in(grants) {
+            return;
+        }
+        self.set(grants, true);
+    }
+
+    /// Takes it out of these grants; whether something was there.
+    pub fn take(&self, grants: &mut Grants) -> bool {
+        let before = grants.clone();
+        self.set(grants, false);
+        *grants != before
+    }
+
+    /// What it means, in plain words.
+    pub fn words(&self) -> String {
+        match &self.value {
+            Value::Flag => match self.name {
+                "state" => "keep data of its own between calls".to_owned(),
+                "workspace" => "make, compare and remove copies of the project".to_owned(),
+                _ => "hear of every call of the project, with what is in it".to_owned(),
+            },
+            Value::Calls(pattern) => self.words_of_calls(pattern),
+            Value::Servers(origin) => format!("send requests to {origin}, and read what it answers"),
+            Value::Name(secret) if self.name == "secrets" => {
+                format!("have the secret `{secret}` put into its requests, without seeing it")
+            }
+            Value::Name(variable) => format!("read the hub's variable `{variable}`"),
+            Value::Folder(folder) => {
+                let does = if folder.write { "read and write" } else { "read" };
+                match &folder.path {
+                    Some(path) => format!(
+                        "{does} the files in {}, as its folder `{}`",
+                        path.display(),
+                        folder.name
+                    ),
+                    None => format!("{does} files in a folder that you choose, as its `{}`", folder.name),
+                }
+            }
+        }
+    }
+
+    fn words_of_calls(&self, pattern: &str) -> String {
+        let (kind, action) = match pattern.split_once(':') {
+            Some((kind, action)) if action != "*" => (kind, Some(action)),
+            Some((kind, _)) => (kind, None),
+            None => (pattern, None),
+        };
+        match (self.name, kind) {
+            ("gateway", "*") => "make every call there is: files, commands, models, other plugins".to_owned(),
+            ("gateway", "fsEvent") => match action {
+                Some(action) => format!("work on files of the workspace, with `{action}` alone"),
+                None => "read and change the files of the workspace".to_owned(),
+            },
+            ("gateway", kind) if kind.starts_with("executeCommand") => "run commands".to_owned(),
+            ("gateway", "inference") => "ask models, at your cost".to_owned(),
+            ("gateway", _) => format!("make the call `{pattern}`"),
+            (_, "*") => "execute every call of the project in place of the hub".to_owned(),
+            _ => format!("execute every call `{pattern}` of the project in place of the hub"),
+        }
+    }
+
+    fn calls<'a>(&self, grants: &'a Grants) -> &'a [String] {
+        if self.name == "gateway" {
+            &grants.gateway
+        } else {
+            &grants.claim
+        }
+    }
+
+    fn names<'a>(&self, grants: &'a Grants) -> &'a [String] {
+        if self.name == "secrets" {
+            &grants.secrets
+        } else {
+            &grants.env
+        }
+    }
+
+    fn flag(&self, grants: &Grants) -> bool {
+        match self.name {
+            "state" => grants.state,
+            "workspace" => grants.workspace,
+            _ => grants.subscribe,
+        }
+    }
+
+    fn set(&self, grants: &mut Grants, given: bool) {
+        // What is narrower goes with it, and what is wider stays: a part of a pattern cannot be taken.
+        match &self.value {
+            Value::Flag => match self.name {
+                "state" => grants.state = given,
+                "workspace" => grants.workspace = given,
+                _ => grants.subscribe = given,
+            },
+            Value::Calls(pattern) => {
+                let list = if self.name == "gateway" {
+                    &mut grants.gateway
+                } else {
+                    &mut grants.claim
+                };
+                list.retain(|other| !within(other, std::slice::from_ref(pattern)));
+                list.extend(given.then(|| pattern.clone()));
+            }
+            Value::Servers(origin) => {
+                grants.http.retain(|other| !other.within_but_private(origin));
+                grants.http.extend(given.then(|| origin.clone()));
+            }
+            Value::Name(name) => {
+                let list = if self.name == "secrets" {
+                    &mut grants.secrets
+                } else {
+                    &mut grants.env
+                };
+                list.retain(|other| other != name);
+                list.extend(given.then(|| name.clone()));
+            }
+            Value::Folder(folder) => {
+                let old = grants.files.iter().position(|old| old.name == folder.name);
+                let old = old.map(|at| grants.files.remove(at));
+                if given {
+                    let path = folder.path.clone().or_else(|| old.and_then(|old| old.path));
+                    grants.files.push(Folder { path, ..folder.clone() });
+                }
+            }
+        }
+    }
+}
+
+fn each<T: Clone>(name: &'static str, values: &[T], value: fn(T) -> Value) -> Vec<Term> {
+    let term = |one: &T| Term {
+        name,
+        value: value(one.clone()),
+    };
+    values.iter().map(term).collect()
+}
+
+/// Reads one value of a list.
+fn one(sort: Sort, text: &str) -> Result<Value, String> {
+    match sort {
+        Sort::Servers => text.parse().map(Value::Servers),
+        Sort::Names if is_name(text) => Ok(Value::Name(text.to_owned())),
+        Sort::Names => Err(format!("`{}` is not a name", text.escape_debug())),
+        _ if text != "*" && text.parse::<CallName>().is_err() => Err(format!(
+            "`{}` is not a pattern of calls; write `*`, `kind`, `kind:*` or `kind:action`",
+            text.escape_debug()
+        )),
+        _ => Ok(Value::Calls(text.to_owned())),
+    }
+}
+
+/// Reads `<name>[=<path>][:write]`.
+fn folder(text: &str) -> Result<Value, String> {
+    let (rest, write) = text.strip_suffix(WRITE).map_or((text, false), |rest| (rest, true));
+    let (name, path) = match rest.split_once('=') {
+        Some((name, path)) => (name, Some(path)),
+        None => (rest, None),
+    };
+    if !is_name(name) || path.is_some_and(str::is_empty) {
+        let text = text.escape_debug();
+        return Err(format!(
+            "`{text}` is not a folder; write `<name>=<path>`, with `{WRITE}` when it may write"
+        ));
+    }
+    Ok(Value::Folder(Folder {
+        name: name.to_owned(),
+        path: path.map(Into::into),
+        write,
+    }))
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+/// These terms, as a list for people.
+pub fn listed(terms: &[Term]) -> String {
+    let terms: Vec<String> = terms.iter().map(|term| format!("`{term}`")).collect();
+    if terms.is_empty() {
+        "nothing".to_owned()
+    } else {
+        terms.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn each_mistake_is_named_with_its_remedy() {
+        for (text, error) in [
+            (
+                "network",
+                "`network` is not a grant; there are gateway, state, workspace, claim, subscribe, http, secrets, env, files",
+            ),
+            ("state=1", "`state` takes no value; write `state` alone"),
+            ("gateway", "`gateway` says which, as in `gateway=<call>`"),
+            (
+                "claim=a,b:",
+                "`b:` is not a pattern of calls; write `*`, `kind`, `kind:*` or `kind:action`",
+            ),
+            (
+                "http=a",
+                "`a` is not a server: it has no scheme; write it as https://api.example.com, https://*.example.com:8443 or \
+                 http://127.0.0.1:8080",
+            ),
+            ("secrets=a b", "`a b` is not a name"),
+            (
+                "files=docs=",
+                "`docs=` is not a folder; write `<name>=<path>`, with `:write` when it may write",
+            ),
+        ] {
+            assert_eq!(Term::parse(text).unwrap_err().to_string(), error);
+        }
+        assert_eq!(
+            listed(&Term::parse("gateway=a, b:x").unwrap()),
+            "`gateway=a`, `gateway=b:x`"
+        );
+        assert_eq!(listed(&[]), "nothing");
+    }
+
+    #[test]
+    fn each_grant_is_said_in_plain_words() {
+        for (text, words) in [
+            (
+                "gateway=*",
+                "make every call there is: files, commands, models, other plugins",
+            ),
+            ("gateway=fsEvent", "read and change the files of the workspace"),
+            ("gateway=fsEvent:*", "read and change the files of the workspace"),
+            (
+                "gateway=fsEvent:readFile",
+                "work on files of the workspace, with `readFile` alone",
+            ),
+            ("gateway=executeCommand", "run commands"),
+            ("gateway=inference", "ask models, at your cost"),
+            ("gateway=ticket:find", "make the call `ticket:find`"),
+            ("state", "keep data of its own between calls"),
+            ("workspace", "make, compare and remove copies of the project"),
+            ("claim=*", "execute every call of the project in place of the hub"),
+            (
+                "claim=chat",
+                "execute every call `chat` of the project in place of the hub",
+            ),
+            ("subscribe", "hear of every call of the project, with what is in it"),
+            (
+                "http=https://*.example.com",
+                "send requests to https://*.example.com, and read what it answers",
+            ),
+            (
+                "secrets=github",
+                "have the secret `github` put into its requests, without seeing it",
+            ),
+            ("env=LANG", "read the hub's variable `LANG`"),
+            ("files=docs", "read files in a folder that you choose, as its `docs`"),
+            (
+                "files=docs=/srv/a,b:write",
+                "read and write the files in /srv/a,b, as its folder `docs`",
+            ),
+        ] {
+            assert_eq!(Term::parse(text).unwrap()[0].words(), words);
+        }
+    }
+
+    proptest! {
+        /// What was given is there, what was taken is not, and taking leaves nothing of it.
+        #[test]
+        fn what_is_given_is_there_and_what_is_taken_is_not(
+            gateway in proptest::collection::vec("[ab](:[xy*])?|\\*", 0..4), state in any::<bool>(),
+            term in "state|subscribe|(gateway|claim)=([ab](:[xy*])?|\\*)|http=https://(\\*\\.)?[ab](\\.c)?|env=[ab]|files=[ab](=/[cd])?(:write)?",
+        ) {
+            let before = Grants { gateway, state, ..Grants::default() };
+            let term = Term::parse(&term).unwrap().remove(0);
+            let mut after = before.clone();
+            term.give(&mut after);
+            prop_assert!(term.is_in(&after) && Term::all(&after).contains(&term) || term.is_in(&before));
+            prop_assert!(Term::all(&before).iter().all(|old| old.is_in(&after)), "giving takes nothing");
+            term.take(&mut after);
+            let wider = Term::all(&before).iter().any(|old| *old != term && term.is_in(&{
+                let mut only = Grants::default();
+                old.give(&mut only);
+                only
+            }) && !old.is_in(&{
+                let mut only = Grants::default();
+                term.give(&mut only);
+                only
+            }));
+            prop_assert_eq!(term.is_in(&after), wider, "it stays only where something wider was given");
+        }
+    }
+}
