@@ -5,24 +5,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use waypost::plugin::section;
 
 use crate::harness::process::{Ended, Serving, run, shown};
 use crate::harness::{Plugin, Project};
 
+pub mod decided;
 pub mod locked;
 pub mod registry;
 pub mod signed;
+pub mod terminal;
 
 crate::listed![
     a_component_is_shown_installed_by_digest_and_reached,
     what_it_asks_for_is_decided_first,
-    at_a_terminal_it_asks,
-    an_upgrade_that_asks_for_more_is_held,
-    an_older_version_and_one_that_nobody_can_compare_need_a_word,
-    an_id_of_somebody_else_is_refused_and_a_likeness_is_told,
-    what_was_granted_is_taken_back_at_once,
     a_removed_plugin_is_gone_with_its_components,
     a_running_hub_does_it_without_a_restart,
+    a_component_larger_than_a_message_reaches_a_running_hub,
     changes_need_the_scope_admin,
     what_is_no_component_is_refused,
 ];
@@ -270,284 +269,6 @@ async fn what_it_asks_for_is_decided_first() {
     );
 }
 
-async fn at_a_terminal_it_asks() {
-    if !crate::harness::outside::on_path("script") {
-        return;
-    }
-    let project = empty();
-    let root = project.root();
-    component(root, &keeper(), "1");
-    for (answer, installed) in [("n", false), ("", false), ("yes", false), ("y", true)] {
-        let binary = crate::harness::binary::path();
-        let line = shell_words::join([
-            binary.to_str().unwrap(),
-            "plugin",
-            "add",
-            "downloads",
-            "--wall",
-            "in-process",
-        ]);
-        let mut command = crate::harness::binary::waypost(root);
-        let mut script = std::process::Command::new("script");
-        script
-            .args([
-                "--quiet",
-                "--return",
-                "--echo",
-                "never",
-                "--command",
-                &line,
-                "/dev/null",
-            ])
-            .current_dir(root)
-            .env_clear()
-            .envs(
-                command
-                    .args([""])
-                    .get_envs()
-                    .filter_map(|(name, value)| Some((name, value?))),
-            )
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped());
-        let answered = tokio::task::spawn_blocking(move || {
-            let mut child = script.spawn().unwrap();
-            let (mut hears, mut says) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-            let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
-            loop {
-                let count = std::io::Read::read(&mut says, &mut buffer).unwrap();
-                if count == 0 {
-                    break;
-                }
-                text.extend_from_slice(&buffer[..count]);
-                if text.ends_with(b"[y/N] ") {
-                    std::io::Write::write_all(&mut hears, format!("{answer}\n").as_bytes()).unwrap();
-                }
-            }
-            (child.wait().unwrap().code(), String::from_utf8(text).unwrap())
-        });
-        let (code, text) = answered.await.unwrap();
-        assert!(text.contains("install it and grant all of it? [y/N] "), "{text}");
-        assert_eq!(code, Some(i32::from(!installed)), "{answer:?}: {text}");
-        assert_eq!(lock(root).contains("state = true"), installed, "{answer:?}");
-    }
-}
-
-async fn an_upgrade_that_asks_for_more_is_held() {
-    let project = empty();
-    let root = project.root();
-    component(root, &keeper(), "1");
-    component(root, &hungrier(), "2");
-    component(root, &hungrier(), "3");
-    assert_eq!(
-        plugin(root, "add downloads/1.wasm --wall in-process --yes").await.code,
-        0
-    );
-    let held = plugin(root, "add downloads/2.wasm").await;
-    assert_eq!(held.code, 1);
-    assert!(
-        held.out
-            .contains("  new  ask models, at your cost                                   gateway=inference\n")
-            && held
-                .out
-                .contains("       keep data of its own between calls                         state\n")
-            && held
-                .out
-                .ends_with("keeper 2 is kept and not loaded; keeper 1 goes on\n"),
-        "{}",
-        held.out
-    );
-    assert_eq!(
-        held.err,
-        "it asks for more than was granted: `waypost plugin grant keeper gateway=fsEvent:readFile gateway=inference` loads it\n"
-    );
-    let listed = plugin(root, "ls").await.out;
-    assert!(
-        listed.contains("keeper   1 ") && listed.ends_with("keeper 2 is held: it asks for more than was granted\n"),
-        "{listed}"
-    );
-    // A part of it is not enough, and is remembered.
-    assert_eq!(
-        said(root, "grant keeper gateway=inference").await,
-        "[0]\nkeeper 1 has `state`\n--\nkeeper 2 is still held: it asks for more\n"
-    );
-    assert_eq!(
-        said(root, "grant keeper gateway=fsEvent:readFile").await,
-        "[0]\nkeeper 2 has `gateway=fsEvent:readFile`, `gateway=inference`, `state`\n"
-    );
-    // The next one asks for the same, and nothing is left to decide.
-    let third = plugin(root, "add downloads/3.wasm").await;
-    assert_eq!(third.code, 0, "{third:?}");
-    assert!(
-        third.out.ends_with("keeper 3 is installed\n") && !third.out.contains("  new "),
-        "{}",
-        third.out
-    );
-    assert_eq!(
-        kept(root).len(),
-        2,
-        "what is neither loaded nor gone back to is removed"
-    );
-    assert_eq!(
-        said(root, "rollback keeper").await,
-        "[0]\nkeeper 2 has `gateway=fsEvent:readFile`, `gateway=inference`, `state`\n"
-    );
-    let again = plugin(root, "rollback keeper --json").await.json();
-    assert_eq!(
-        (&again["current"]["version"], &again["previous"]["version"]),
-        (&json!("3"), &json!("2"))
-    );
-    // What is revoked stays so, wherever one goes.
-    plugin(root, "revoke keeper gateway=inference").await;
-    assert_eq!(
-        said(root, "rollback keeper").await,
-        "[0]\nkeeper 2 has `gateway=fsEvent:readFile`, `state`\n"
-    );
-}
-
-async fn an_older_version_and_one_that_nobody_can_compare_need_a_word() {
-    let project = empty();
-    let root = project.root();
-    for version in ["1.10.0", "1.9.0", "spring"] {
-        component(root, &Plugin::of("echo"), version);
-    }
-    assert_eq!(
-        said(root, "rollback echo").await,
-        "[1]\n--\nerror: plugin `echo` is not installed; nothing is\n"
-    );
-    plugin(root, "add downloads/1.10.0.wasm --wall in-process").await;
-    for (version, why) in [
-        (
-            "1.9.0",
-            "version 1.9.0 of `echo` is older than 1.10.0, which is installed",
-        ),
-        (
-            "spring",
-            "nobody can tell whether version spring of `echo` is newer than 1.10.0",
-        ),
-    ] {
-        let refused = plugin(root, &format!("add downloads/{version}.wasm")).await;
-        assert_eq!(
-            (refused.code, refused.err),
-            (1, format!("error: {why}; `--downgrade` installs it all the same\n"))
-        );
-    }
-    let older = plugin(root, "add downloads/1.9.0.wasm --downgrade").await;
-    assert!(
-        older.code == 0
-            && older
-                .out
-                .contains("  warning  version 1.9.0 of `echo` is older than 1.10.0"),
-        "{older:?}"
-    );
-    // The same version with other content is told.
-    fs::write(
-        root.join("downloads/other.wasm"),
-        Plugin::of("faulty").named("echo").single("1.9.0"),
-    )
-    .unwrap();
-    let other = plugin(root, "add downloads/other.wasm").await;
-    let warning = "  warning  version 1.9.0 of `echo` is installed already, with other content\n";
-    assert!(other.code == 0 && other.out.contains(warning), "{other:?}");
-}
-
-async fn an_id_of_somebody_else_is_refused_and_a_likeness_is_told() {
-    let project = Project::new().plugin(&Plugin::of("echo")).written();
-    let root = project.root();
-    let belongs = |id: &str, whose: &str| {
-        format!("[1]\n--\nerror: the id `{id}` belongs to {whose}; this one needs another id in its manifest\n")
-    };
-    component(root, &Plugin::of("echo"), "2");
-    assert_eq!(
-        said(root, "add downloads --wall in-process").await,
-        belongs(
-            "echo",
-            "<project>/plugins/echo.wasm, by its [[plugin]] entry in waypost.toml"
-        )
-    );
-    component(root, &Plugin::of("echo").named("replay"), "2");
-    assert_eq!(
-        said(root, "add downloads --wall in-process").await,
-        belongs("replay", "a plugin of this binary")
-    );
-    component(root, &Plugin::of("echo").named("l00p"), "2");
-    let like = plugin(root, "add downloads --wall in-process").await;
-    let warning = "  warning  its id `l00p` looks like `loop`, which is another plugin\n";
-    assert!(like.code == 0 && like.out.contains(warning), "{like:?}");
-    // An entry that comes later with the id of an installed one is the one that counts.
-    Plugin::of("echo").named("l00p").write(root);
-    let entry = "\n[[plugin]]\npath = \"plugins/l00p.wasm\"\nwall = \"in-process\"\n";
-    let rules = fs::read_to_string(root.join("waypost.toml")).unwrap();
-    fs::write(root.join("waypost.toml"), rules + entry).unwrap();
-    let list = plugin(root, "ls").await.out;
-    assert!(
-        list.contains("/plugins/l00p.wasm") && list.contains("l00p is not loaded: the id `l00p` belongs to "),
-        "{list}"
-    );
-    assert_eq!(
-        said(root, "rm replay").await,
-        "[2]\n--\nerror: plugin `replay` is part of this binary and cannot be removed\n"
-    );
-    assert_eq!(
-        said(root, "rm echo").await,
-        "[2]\n--\nerror: plugin `echo` stands in waypost.toml; remove its [[plugin]] entry there\n"
-    );
-}
-
-async fn what_was_granted_is_taken_back_at_once() {
-    let project = empty();
-    let root = project.root();
-    component(root, &hungrier(), "1");
-    plugin(root, "add downloads --wall in-process --yes --route").await;
-    for (line, text) in [
-        (
-            "revoke keeper gateway=fsEvent",
-            "[0]\nkeeper 1 has `gateway=inference`, `state`\n",
-        ),
-        (
-            "revoke keeper gateway=fsEvent",
-            "[2]\n--\nerror: plugin `keeper` was not granted `gateway=fsEvent`; granted are `gateway=inference`, `state`\n",
-        ),
-        (
-            "grant keeper workspace",
-            "[2]\n--\nerror: plugin `keeper` does not ask for `workspace`; it asks for `gateway=fsEvent:readFile`, `gateway=inference`, \
-             `state`\n",
-        ),
-        (
-            "grant keeper gateway=*",
-            "[0]\nkeeper 1 has `gateway=fsEvent:readFile`, `gateway=inference`, `state`\n",
-        ),
-        (
-            "revoke keeper gateway=inference:ask",
-            "[2]\n--\nerror: `gateway=inference:ask` is a part of what plugin `keeper` was granted, and only the whole can be taken; \
-             granted are `gateway=fsEvent:readFile`, `gateway=inference`, `state`\n",
-        ),
-        (
-            "revoke keeper state",
-            "[0]\nkeeper 1 has `gateway=fsEvent:readFile`, `gateway=inference`\n--\nkeeper is not loaded: plugin `keeper` imports \
-             `waypost:state/store@0.1.0` without the grant `state`; if it may, `waypost plugin grant keeper state`\n",
-        ),
-        (
-            "revoke moon state",
-            "[1]\n--\nerror: plugin `moon` is not installed; installed are `keeper`\n",
-        ),
-    ] {
-        assert_eq!(said(root, line).await, text, "{line}");
-    }
-    let steps = json!([{ "get": "a" }]);
-    let called_without = called(root, "keeper", &steps).await;
-    assert_eq!(called_without.code, 1);
-    let why = "error: unavailable: plugin `keeper` is not loaded: plugin `keeper` imports `waypost:state/store@0.1.0`";
-    assert!(called_without.err.contains(why), "{called_without:?}");
-    assert!(
-        plugin(root, "ls")
-            .await
-            .out
-            .contains("keeper is not loaded: plugin `keeper` imports")
-    );
-    assert_eq!(plugin(root, "grant keeper state").await.code, 0);
-    assert_eq!(called(root, "keeper", &steps).await.code, 0);
-}
-
 async fn a_removed_plugin_is_gone_with_its_components() {
     let project = empty();
     let root = project.root();
@@ -628,6 +349,24 @@ async fn a_running_hub_does_it_without_a_restart() {
     );
 }
 
+async fn a_component_larger_than_a_message_reaches_a_running_hub() {
+    let project = Project::new().toml("[limits]\nmessage = \"16KiB\"").written();
+    let root = project.root();
+    let file = component(root, &Plugin::of("echo"), "1");
+    assert!(file.metadata().unwrap().len() > 16 << 10);
+    let serving = Serving::start(root, &[]).await;
+    let added = plugin(root, "add downloads --wall in-process").await;
+    assert_eq!(added.code, 0, "{added:?}");
+    let (status, text) = serving
+        .ask(
+            "POST",
+            "/calls",
+            &json!({ "call": "x", "message": "x".repeat(20 << 10) }),
+        )
+        .await;
+    assert_eq!(status, 413, "{text}");
+}
+
 async fn changes_need_the_scope_admin() {
     let open = empty().open().await;
     let served = open.serve().await;
@@ -676,6 +415,12 @@ async fn what_is_no_component_is_refused() {
     let many: Vec<String> = (0..65).map(|number| format!("a:b{number}")).collect();
     let many = Plugin::made_of("many", b"\0asm\x0d\0\x01\0".to_vec()).asks(&format!("gateway = {many:?}"));
     component(root, &many, "1");
+    fs::create_dir(root.join("odd")).unwrap();
+    let echo = Plugin::of("echo");
+    let manifest = echo.manifest().replace("\"1\"", "\"1\\u001b[2K\"");
+    let odd = section::write("odd", &echo.single("1"), &manifest).unwrap();
+    fs::write(root.join("odd/version.wasm"), odd).unwrap();
+    fs::write(root.join("odd/a\necho 1 is installed.wasm"), echo.single("1")).unwrap();
     for (line, error) in [
         (
             "add d/text.wasm",
@@ -696,6 +441,14 @@ async fn what_is_no_component_is_refused() {
         (
             "add no.wasm",
             "no.wasm cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            "add odd/version.wasm",
+            "the version `1\\u{1b}[2K` of this component is not one; it has 1 to 4096 bytes, and stands on one line",
+        ),
+        (
+            "add 'odd/a\necho 1 is installed.wasm'",
+            "the source `file:odd/a…` of this component is not one; it has 1 to 4096 bytes, and stands on one line",
         ),
         (
             "add moon",

@@ -108,7 +108,7 @@ impl Tool {
     pub fn trial(&'static self, name: &str, test: impl FnOnce(&Path) -> Result<(), Failed> + Send + 'static) -> Trial {
         let ci = std::env::var_os("CI").is_some();
         let may_install = ci || std::env::var("WAYPOST_INSTALL").is_ok_and(|value| value == "1");
-        let there = self.program().is_file();
+        let there = self.there();
         if there || may_install && (ci || on_path(self.needs)) || !ci && on_path(self.needs) && self.allowed() {
             return Trial::test(name, move || test(&self.installed()?));
         }
@@ -148,20 +148,20 @@ impl Tool {
             .unwrap_or_else(|| self.folder().join(self.program))
     }
 
-    /// The program, when it is there already.
-    pub fn there(&self) -> Option<PathBuf> {
-        Some(self.program()).filter(|program| program.is_file())
+    /// Whether it is there already.
+    pub fn there(&self) -> bool {
+        self.program().is_file()
     }
 
     /// The program, installed when it was not.
-    fn installed(&self) -> Result<PathBuf, Failed> {
+    pub fn installed(&self) -> Result<PathBuf, Failed> {
         // Several trials may need the same thing at the same time.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(program) = self.system.and_then(found) {
             return Ok(program);
         }
-        if self.program().is_file() {
+        if self.there() {
             return Ok(std::fs::canonicalize(self.folder())?.join(self.program));
         }
         // Made beside its name and renamed when it is whole would break a virtual environment; so it is made again instead.

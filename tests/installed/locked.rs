@@ -10,6 +10,7 @@ use waypost::config::Wall;
 use waypost::plugin::installed::{Decision, Wanted};
 
 use super::{component, empty, keeper, kept, lock, plugin, said};
+use crate::harness::process::run;
 use crate::harness::{Open, Plugin, Project};
 
 crate::listed![
@@ -18,6 +19,7 @@ crate::listed![
     what_is_wrong_is_found_again,
     a_racer_gets_no_other_bytes_in,
     an_agent_cannot_write_the_lock_file,
+    a_merge_does_not_bring_a_lock_file_back,
 ];
 
 /// A project in which `echo` 1 is installed.
@@ -141,6 +143,11 @@ async fn what_is_wrong_is_found_again() {
             .contains("which nobody installed: `waypost plugin add downloads/1.wasm` again\n"),
         "{found:?}"
     );
+    let doctor = run(root, &["doctor"]).await.out;
+    assert!(
+        doctor.contains("; installed and not loaded: `echo`; `waypost plugin ls` says why\n"),
+        "{doctor}"
+    );
     let found = plugin(root, "verify --json").await;
     assert_eq!((found.code, found.json()[0]["which"].as_str()), (1, Some("current")));
     assert_eq!(
@@ -235,4 +242,18 @@ async fn an_agent_cannot_write_the_lock_file() {
         .await;
     assert!(error.starts_with("denied: "), "{error}");
     assert_eq!(lock(open.root()), before);
+}
+
+async fn a_merge_does_not_bring_a_lock_file_back() {
+    let project = installed().await;
+    let root = project.root();
+    let before = lock(root);
+    let made = run(root, &["env", "create"]).await;
+    let id = made.out.trim();
+    let write = r#"{"command":"echo 'format = 1' > waypost.lock; echo new > new.txt"}"#;
+    let written = run(root, &["call", "--environment", id, "executeCommand", write]).await;
+    assert_eq!(written.code, 0, "{written:?}");
+    assert_eq!(run(root, &["env", "merge", id]).await.code, 0);
+    assert_eq!(fs::read_to_string(root.join("new.txt")).unwrap(), "new\n");
+    assert_eq!(lock(root), before);
 }

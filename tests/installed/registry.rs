@@ -12,8 +12,8 @@ use tokio::process::{Child, Command};
 
 use super::signed::Key;
 use super::{component, keeper, kept, lock, plugin};
-use crate::harness::outside::{DOCKER_REGISTRY, MINISIGN};
-use crate::harness::process::http;
+use crate::harness::outside::{DOCKER_REGISTRY, MINISIGN, Tool};
+use crate::harness::process::{http, run_with};
 use crate::harness::{Plugin, Project, within};
 
 pub fn trials() -> Vec<Trial> {
@@ -29,6 +29,10 @@ pub fn trials() -> Vec<Trial> {
             let tool = tool.to_owned();
             within(async move { what_a_registry_changes_is_refused(&tool).await })
         }),
+        DOCKER_REGISTRY.trial("installed::registry::a_registry_that_asks_who_it_is_is_told", |tool| {
+            let tool = tool.to_owned();
+            within(async move { a_registry_that_asks_who_it_is_is_told(&tool).await })
+        }),
         crate::harness::trial(
             "all::installed::registry::a_registry_that_lies_installs_nothing",
             a_registry_that_lies_installs_nothing,
@@ -38,11 +42,15 @@ pub fn trials() -> Vec<Trial> {
             without_tls_goes_to_loopback_and_to_what_is_named,
         ),
     ];
+    // It needs two tools: the one that may be missing decides whether it is counted.
     let name = "installed::registry::a_signature_goes_with_its_component";
-    trials.push(DOCKER_REGISTRY.trial(name, move |registry| {
-        let registry = registry.to_owned();
-        // Two tools in one trial: the second is there or the trial says so.
-        let minisign = MINISIGN.there().ok_or("minisign is missing")?;
+    let needed: &'static Tool = if DOCKER_REGISTRY.there() {
+        &MINISIGN
+    } else {
+        &DOCKER_REGISTRY
+    };
+    trials.push(needed.trial(name, |_| {
+        let (registry, minisign) = (DOCKER_REGISTRY.installed()?, MINISIGN.installed()?);
         within(async move { a_signature_goes_with_its_component(&registry, &minisign).await })
     }));
     trials
@@ -57,11 +65,16 @@ struct Registry {
 
 impl Registry {
     async fn start(tool: &Path, folder: &Path) -> Self {
+        Self::start_with(tool, folder, "").await
+    }
+
+    /// With this at the end of its configuration.
+    async fn start_with(tool: &Path, folder: &Path, more: &str) -> Self {
         let storage = folder.join("registry");
         let config = folder.join("registry.yml");
         let text = format!(
             "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  \
-             addr: 127.0.0.1:0\n",
+             addr: 127.0.0.1:0\n{more}",
             storage.display()
         );
         fs::write(&config, text).unwrap();
@@ -173,6 +186,38 @@ async fn what_is_pushed_is_installed_by_its_digest(tool: &Path) {
         refused.code == 2 && refused.err.contains("push to a tag"),
         "{refused:?}"
     );
+}
+
+async fn a_registry_that_asks_who_it_is_is_told(tool: &Path) {
+    let project = Project::new().written();
+    let root = project.root();
+    // The password is `open sesame`.
+    let users = root.join("users");
+    fs::write(
+        &users,
+        "ali:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n",
+    )
+    .unwrap();
+    let auth = format!("auth:\n  htpasswd:\n    realm: trial\n    path: {}\n", users.display());
+    let registry = Registry::start_with(tool, root, &auth).await;
+    component(root, &Plugin::of("echo"), "1");
+    let reference = format!("{}/echo:1", registry.host);
+    let known = [
+        ("WAYPOST_REGISTRY_USER", "ali"),
+        ("WAYPOST_REGISTRY_PASSWORD", "open sesame"),
+    ];
+    let wrong = [known[0], ("WAYPOST_REGISTRY_PASSWORD", "open barley")];
+    let push = ["plugin", "push", "downloads/1.wasm", &reference];
+    let add = ["plugin", "add", &reference, "--wall", "in-process"];
+    let asks = "the registry wants to know who asks; set WAYPOST_REGISTRY_USER and WAYPOST_REGISTRY_PASSWORD";
+    for (variables, code) in [(&[][..], 1), (&wrong, 1), (&known, 0)] {
+        for words in [&push[..], &add] {
+            let ended = run_with(root, variables, words).await;
+            assert_eq!(ended.code, code, "{words:?}: {ended:?}");
+            assert!(code == 0 || ended.err.contains(asks), "{words:?}: {ended:?}");
+            assert!(!format!("{ended:?}{}", lock(root)).contains("sesame"));
+        }
+    }
 }
 
 async fn what_a_registry_changes_is_refused(tool: &Path) {

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::engine;
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::plugin::Installed;
 use crate::route;
 use crate::text::visible_lines;
 
@@ -178,8 +179,21 @@ async fn hub(project: &Path) -> Finding {
                 hub.plugins.all().len(),
                 hub.state().display()
             );
+            let installed = hub.with_installed(Installed::list).await.unwrap_or_default();
             hub.close().await;
-            finding("hub", Verdict::Ok, text)
+            let refused: Vec<String> = installed
+                .into_iter()
+                .filter(|one| one.refused.is_some())
+                .map(|one| format!("`{}`", one.entry.id))
+                .collect();
+            if refused.is_empty() {
+                return finding("hub", Verdict::Ok, text);
+            }
+            let text = format!(
+                "{text}; installed and not loaded: {}; `waypost plugin ls` says why",
+                refused.join(", ")
+            );
+            finding("hub", Verdict::Warning, text)
         }
         Err(error) if error.kind == crate::error::ErrorKind::Unavailable => {
             finding("hub", Verdict::Warning, format!("not looked into: {}", error.chain()))

@@ -10,7 +10,7 @@ use crate::text::visible;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Installing {
-    /// Which sources need the signature of a [[publisher]]: `true` for all, or globs over the source as `waypost.lock` has it,
+    /// Which sources need the signature of a `[[publisher]]`: `true` for all, or globs over the source as `waypost.lock` has it,
     /// `file:<path>` or `oci:<registry>/<name>:<tag>`, as in `["oci:*"]`. It holds at each load too: what was installed
     /// before without one is not loaded any more. A signature that is there and does not hold is refused in any case.
     /// Default `false`: none does.

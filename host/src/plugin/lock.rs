@@ -1,7 +1,8 @@
 //! `waypost.lock`: which components are installed, by digest, and what the operator gave them.
 //!
-//! Read whole or refused, each problem with its line; written by a rename, the same text for the same content. Not here: the
-//! components themselves (`plugin/store.rs`), and what is decided about them (`plugin/installed.rs`).
+//! Read at the start of a hub and before each change, whole or refused, each problem with its line. Written by a rename, and
+//! the same text for the same content. Not here: the components themselves (`plugin/store.rs`), and what is decided about them
+//! (`plugin/installed.rs`).
 
 use std::fs;
 use std::io::{Read, Write};

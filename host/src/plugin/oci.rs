@@ -15,6 +15,7 @@ use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
+use reqwest::StatusCode;
 use serde_json::json;
 use tokio::io::AsyncWrite;
 
@@ -320,9 +321,17 @@ impl Registry {
     }
 
     fn failed(&self, error: OciDistributionError) -> Error {
+        let refused = |status: Option<StatusCode>| {
+            status.is_some_and(|status| [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status))
+        };
+        let asks = matches!(&error, OciDistributionError::RequestError(error) if refused(error.status()))
+            || matches!(
+                &error,
+                OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_)
+            );
         let (kind, why) = match &error {
             error if is_missing(error) => (ErrorKind::NotFound, "the registry does not have it".to_owned()),
-            OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => (
+            _ if asks => (
                 ErrorKind::Denied,
                 format!(
                     "the registry wants to know who asks; set {} and {}",

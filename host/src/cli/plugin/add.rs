@@ -142,7 +142,7 @@ fn show(plan: &Plan, open: bool) -> Result<()> {
     facts.push((
         "signed",
         match (&plan.signed_by, &plan.comment) {
-            (Some(by), Some(comment)) => format!("by {}, who says: {}", visible(by), visible(comment)),
+            (Some(by), Some(comment)) => format!("by {}, who says: {}", visible(by), shortened(comment, 500)),
             _ => "by nobody".to_owned(),
         },
     ));

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::config::Grants;
 use crate::plugin::lock::TEXT_BYTES;
+use crate::text::shortened;
 
 /// How many things a component may ask for: a person reads each of them.
 pub const ASKS: usize = 64;
@@ -132,6 +133,7 @@ impl Installed {
     pub fn add(&self, wanted: Wanted, bytes: Arc<[u8]>) -> Result<Plan> {
         let _turn = self.turn();
         let (mut lock, config) = (Lock::read(&self.root)?, self.config()?);
+        checked("source", &wanted.source)?;
         let what = wanted.source.as_str();
         if bytes.len() > self.largest {
             let message = format!(
@@ -142,15 +144,7 @@ impl Installed {
             return Err(Error::new(ErrorKind::Limit, message));
         }
         let manifest = manifest_of(what, &bytes)?;
-        for (name, text) in [("version", &manifest.version), ("source", &wanted.source)] {
-            if text.is_empty() || text.len() > TEXT_BYTES {
-                let message = format!(
-                    "the {name} of {what} has {} bytes; 1 to {TEXT_BYTES} are possible",
-                    text.len()
-                );
-                return Err(Error::new(ErrorKind::Invalid, message));
-            }
-        }
+        checked("version", &manifest.version)?;
         let signed = signed(&wanted, &bytes, &config)?;
         let old = lock.get(&manifest.id).cloned();
         self.free(&manifest.id)?;
@@ -286,6 +280,18 @@ impl Installed {
             },
         })
     }
+}
+
+/// Refuses what would not stand on one line of the lock file and of a terminal.
+fn checked(name: &str, text: &str) -> Result<()> {
+    if !text.is_empty() && text.len() <= TEXT_BYTES && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let message = format!(
+        "the {name} `{}` of this component is not one; it has 1 to {TEXT_BYTES} bytes, and stands on one line",
+        shortened(text, 80)
+    );
+    Err(Error::new(ErrorKind::Invalid, message))
 }
 
 /// Who signed it, if anybody; refused is a signature that does not hold, and none where one is needed.
