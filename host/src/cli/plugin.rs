@@ -13,6 +13,7 @@ use crate::text::visible;
 mod alone;
 mod author;
 mod build;
+mod dev;
 mod embedded;
 mod facts;
 mod inspect;
