@@ -83,6 +83,7 @@ Options:
         "plugin build",
         "plugin test",
         "plugin inspect",
+        "plugin dev",
         "model ls",
         "route explain",
         "event tail",

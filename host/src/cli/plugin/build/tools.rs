@@ -161,7 +161,7 @@ async fn javascript(folder: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
         .arg("--wit")
         .arg(&wit.folder)
         .args(["--world-name", &wit.world, "--backend", "qjs"])
-        .args(["--backend-qjs-stub-wasi", "--backend-qjs-disable-async", "--out"])
+        .args(["--backend-qjs-disable-async", "--out"])
         .arg(&out);
     let ended = run(command, None).await;
     let ended = ended.map_err(|error| missing("jco", folder, JCO, error))?;
@@ -224,14 +224,7 @@ async fn python(folder: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
         .current_dir(folder)
         .arg("--wit-path")
         .arg(&wit.folder)
-        .args([
-            "--world",
-            &wit.world,
-            "componentize",
-            &module,
-            "--stub-wasi",
-            "--output",
-        ])
+        .args(["--world", &wit.world, "componentize", &module, "--output"])
         .arg(&out);
     let ended = run(command, None).await;
     let ended = ended.map_err(|error| missing("componentize-py", folder, COMPONENTIZE_PY, error))?;
