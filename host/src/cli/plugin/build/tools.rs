@@ -268,9 +268,12 @@ struct Ended {
     tail: String,
 }
 
+/// Who reads the lines of a tool's standard output.
+type Lines<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+
 /// Runs a tool to its end. What it says goes to standard error, but for standard output when somebody reads its lines.
 /// When the person interrupts, the tool and all that it started are ended too.
-async fn run(command: Command, mut lines: Option<&mut (dyn FnMut(&[u8]) + Send)>) -> Result<Ended, Failure> {
+async fn run(command: Command, mut lines: Option<Lines<'_>>) -> Result<Ended, Failure> {
     let mut stop = pin!(told_to_stop());
     let (mut group, mut pipes) = Group::start(command).map_err(Failure::Start)?;
     let (mut tail, mut line) = (Vec::new(), Vec::new());
