@@ -105,7 +105,7 @@ fn embed(root: &Path, out: &Path) -> Result<(), String> {
         for file in files {
             let below = file.strip_prefix(&folder).map_err(|error| error.to_string())?;
             // Schemas describe messages; no tool that builds a component reads them.
-            if name == "WIT" && !below.extension().is_some_and(|ending| ending == "wit") {
+            if name == "WIT" && below.extension().is_none_or(|ending| ending != "wit") {
                 continue;
             }
             text.push_str(&format!(

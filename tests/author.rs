@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::harness::outside::{COMPONENTIZE_PY, JCO, Tool};
-use crate::harness::process::{Ended, Running, normal, run_with, shown};
+use crate::harness::process::{Ended, Running, Serving, normal, run_with, shown};
 use crate::harness::{Project, guests, trial, within_time};
+
+mod findings;
 
 /// How long a project may take that is built for the first time.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -27,10 +29,14 @@ pub fn trials() -> Vec<Trial> {
             within_time(PATIENCE, unfit())
         }),
         trial("author::what_a_project_lacks_is_one_error_with_the_remedy", lacking),
-        trial("author::what_a_test_finds_is_one_line_each", findings),
+        trial("author::what_a_test_finds_is_one_line_each", findings::findings),
         trial(
             "author::an_interrupt_ends_the_tool_and_all_that_it_started",
             interrupted,
+        ),
+        trial(
+            "author::a_change_of_the_source_is_built_and_reloaded_at_once",
+            developed,
         ),
         trial("author::a_component_is_inspected_for_the_hub_of_the_project", inspected),
     ];
@@ -416,6 +422,68 @@ async fn interrupted() {
     assert!(!root.join("dist").exists());
 }
 
+async fn developed() {
+    let entry = "[[plugin]]\npath = \"source/dist/a.wasm\"\nwall = \"in-process\"\n[[route]]\nmatch = \"a\"\nto = \"plugin:a\"\n";
+    let project = Project::new().toml(entry).written();
+    let root = project.root();
+    let source = root.join("source");
+    fs::create_dir_all(&source).unwrap();
+    fs::write(source.join("Cargo.toml"), "").unwrap();
+    let manifest = "id = \"a\"\nversion = \"1\"\nrole = \"handler\"\nserves = [\"a\"]\n";
+    fs::write(source.join("manifest.toml"), manifest).unwrap();
+    // The tool makes what the source says: the name of a guest.
+    let made = root.join("made.wasm");
+    let artifact = json!({
+        "reason": "compiler-artifact", "manifest_path": source.join("Cargo.toml"),
+        "target": { "crate_types": ["cdylib"] }, "filenames": [made],
+    });
+    let (tools, examples) = (
+        root.join("tools"),
+        guests::target().join("wasm32-wasip2/release/examples"),
+    );
+    script(
+        &tools,
+        "cargo",
+        &format!(
+            "cp {}/$(cat source.txt).wasm {} && echo '{artifact}' || exit 7",
+            examples.display(),
+            made.display()
+        ),
+    );
+    let path = format!("{}:/usr/bin:/bin", tools.display());
+    let variables = [("PATH", path.as_str())];
+    fs::write(source.join("source.txt"), "talker").unwrap();
+    let built = run_with(root, &variables, &["plugin", "build", "source"]).await;
+    assert_eq!(built.code, 0, "{built:?}");
+
+    let serving = Serving::start(root, &[]).await;
+    let mut dev = Running::start(root, &variables, &["plugin", "dev", "source"]);
+    let first = dev.line_with("a 1 is reloaded (sha256:").await;
+    let (status, text) = serving
+        .ask("POST", "/calls", &json!({ "call": "a", "message": "lines" }))
+        .await;
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(dev.line().await, "debug   a");
+    assert_eq!(dev.line().await, "info    b\\u{1b}[2Jc");
+    fs::write(source.join("source.txt"), "no-such-guest").unwrap();
+    fs::write(source.join("source.txt"), "answers").unwrap();
+    let second = dev.line_with("a 1 is reloaded (sha256:").await;
+    assert_ne!(first, second, "it is the new one");
+    dev.signal("INT").await;
+    assert_eq!(dev.end().await.code, 0);
+    serving.stop().await;
+
+    // Nobody to reload it is no reason to stop.
+    let mut dev = Running::start(root, &variables, &["plugin", "dev", "source"]);
+    let said = dev.error_with("no hub runs").await;
+    assert_eq!(
+        normal(root, &said).split(':').next(),
+        Some("built; no hub runs in .; `waypost serve` starts one")
+    );
+    dev.signal("INT").await;
+    assert_eq!(dev.end().await.code, 0);
+}
+
 /// A guest with its manifest beside it, and what else the project needs.
 fn guest(project: &Project, guest: &str, manifest: &str) {
     fs::write(project.root().join("a.wasm"), guests::bytes(guest)).unwrap();
@@ -462,189 +530,4 @@ async fn inspected() {
     );
     let loaded = shown(root, &["plugin", "inspect", "a"]).await;
     assert!(loaded.ends_with("hub       loaded, as the file is now\n"), "{loaded}");
-}
-
-async fn findings() {
-    let project = Project::new().written();
-    let root = project.root();
-    let cases = |text: &str| {
-        fs::create_dir_all(root.join("cases")).unwrap();
-        fs::write(root.join("cases/c.toml"), text).unwrap();
-    };
-    let test = async |only: &str| {
-        let arguments = ["plugin", "test", "a.wasm", "--cases", "cases", "--only", only];
-        shown(root, &arguments).await
-    };
-    guest(
-        &project,
-        "keeper",
-        "role = \"handler\"\nserves = [\"a\"]\n[grants]\nstate = true\n",
-    );
-    cases(
-        r#"
-        [[case]]
-        name = "right"
-        call = "a"
-        message = '[{ "get": "k" }, { "set": ["l", "x"] }]'
-        state = { k = '1' }
-        reply = '[1, "set"]'
-        state-after = { k = ' 1', l = '"x"' }
-        [[case]]
-        name = "reply"
-        call = "a"
-        message = '[{ "get": "k" }]'
-        reply = '[2]'
-        [[case]]
-        name = "kept"
-        call = "a"
-        message = '[{ "set": ["k", 2] }]'
-        reply = '["set"]'
-        state-after = {}
-        [[case]]
-        name = "error"
-        call = "a"
-        message = '0'
-        error = { kind = "denied", says = "no" }
-        [[case]]
-        name = "chunks"
-        call = "a"
-        message = '[]'
-        reply = '[]'
-        chunks = ['1']
-        [[case]]
-        name = "fake"
-        call = "a"
-        message = '[]'
-        reply = '[]'
-        [[case.fake]]
-        call = "x"
-        reply = '1'
-        "#,
-    );
-    assert_eq!(
-        test("c: ").await,
-        "[1]
-ok    c: right
-FAIL  c: reply - it replied [null] and not [2]
-FAIL  c: kept - it keeps {\"k\": \"2\"} and not {}
-FAIL  c: error - it ended with invalid: the message of a does not fit: invalid type: integer `0`, expected a sequence at line 1 \
-         column 1; expected was denied that says `no`
-FAIL  c: chunks - its chunks were []
-FAIL  c: fake - it made the call x 0 of 1 times
-6 checks, 5 failed
-"
-    );
-    assert_eq!(
-        test("moon").await,
-        "[1]\n--\nerror: no check has a name that holds `moon`; there are: c: right, c: reply, c: kept, c: error, c: chunks, c: \
-         fake, odd-messages, huge-messages, cancelled, small-memory, after-a-trap\n"
-    );
-    cases("[[case]]\nname = \"x\"\ncall = \"b\"\nreply = '1'");
-    assert_eq!(
-        test("x").await,
-        "[2]\n--\nerror: cases/c.toml, case `x`: the manifest does not serve b, only a\n"
-    );
-
-    let lines = async |only: &str, expected: &[&str]| {
-        let shown = test(only).await;
-        let lines: Vec<&str> = shown.lines().collect();
-        assert_eq!(lines.len(), expected.len() + 2, "{shown}");
-        for (line, expected) in lines.iter().skip(1).zip(expected) {
-            assert!(
-                line.starts_with(expected),
-                "`{expected}` is not how this begins:\n{line}"
-            );
-        }
-    };
-    guest(
-        &project,
-        "brittle",
-        "role = \"handler\"\nserves = [\"a\"]\n[grants]\ngateway = [\"fsEvent:readFile\"]\n",
-    );
-    cases(
-        r#"
-        [[case]]
-        name = "length"
-        call = "a"
-        message = '{ "path": "x" }'
-        reply = '3'
-        [[case.fake]]
-        call = "fsEvent"
-        message = '{"path":"x"}'
-        reply = '{ "content": "abc" }'
-        [[case]]
-        name = "nobody"
-        call = "a"
-        message = '{ "path": "y" }'
-        error = { kind = "trapped" }
-        "#,
-    );
-    lines(
-        "",
-        &[
-            "ok    c: length",
-            "FAIL  c: nobody - it made the call fsEvent:readFile {\"path\":\"y\"}, which no fake answers",
-            "FAIL  odd-messages - a with {\"path\":null}: it ended with trapped: plugin `a` trapped: ",
-            "ok    huge-messages - 8 huge messages: ",
-            "FAIL  gateway-denied - when its calls get the error denied, it ended with trapped: plugin `a` trapped: ",
-            "FAIL  gateway-fails - when its calls get the error not-found, it ended with trapped: plugin `a` trapped: ",
-            "FAIL  gateway-odd-replies - when its calls get the reply null, it ended with trapped: plugin `a` trapped: ",
-            "ok    gateway-slow - it waited until its time was over, and was stopped",
-            "ok    cancelled - it was stopped; the next call works",
-            "ok    small-memory - it works in ",
-            "ok    after-a-trap - cut off by its time, then by limit; the next call works",
-        ],
-    )
-    .await;
-    assert!(
-        test("gateway-denied").await.contains("; the last it said: "),
-        "what a panic said is shown"
-    );
-    guest(
-        &project,
-        "spinner",
-        "role = \"handler\"\nserves = [\"a\"]\n[limits]\ntimeout = \"200ms\"\n",
-    );
-    cases("case = []");
-    lines(
-        "odd",
-        &["FAIL  odd-messages - a with null: it ended with timeout: a did not end within"],
-    )
-    .await;
-    guest(
-        &project,
-        "hungry",
-        "role = \"handler\"\nserves = [\"a\"]\n[limits]\nmemory = \"3MiB\"\n",
-    );
-    cases("[[case]]\nname = \"eats\"\ncall = \"a\"\nmessage = '4000000'\nreply = '4000000'");
-    lines(
-        "small",
-        &["FAIL  small-memory - 3.0 MiB are not enough for one call: raise `memory` in [limits] of the manifest"],
-    )
-    .await;
-    guest(
-        &project,
-        "wavering",
-        "role = \"agent\"\n[grants]\nstate = true\ngateway = [\"sendMessage\", \"inference\"]\n",
-    );
-    cases(
-        r#"
-        [[case]]
-        name = "runs"
-        call = "agent:run"
-        reply = '{ "message": "done" }'
-        [[case.fake]]
-        call = "*"
-        reply = '{}'
-        times = 2
-        "#,
-    );
-    lines(
-        "runs",
-        &[
-            "ok    c: runs",
-            "FAIL  runs-again - diverged: call 0 was sendMessage before",
-        ],
-    )
-    .await;
 }

@@ -86,6 +86,7 @@ Options:
         "plugin add",
         "plugin grant",
         "plugin verify",
+        "plugin dev",
         "model ls",
         "route explain",
         "event tail",

@@ -115,6 +115,19 @@ impl Running {
         self.child.id().unwrap()
     }
 
+    /// The next line of standard error that holds this.
+    pub async fn error_with(&mut self, text: &str) -> String {
+        let mut line = Vec::new();
+        let errors = self.child.stderr.as_mut().unwrap();
+        loop {
+            match errors.read_u8().await.expect("the process goes on") {
+                b'\n' if String::from_utf8_lossy(&line).contains(text) => return String::from_utf8(line).unwrap(),
+                b'\n' => line.clear(),
+                byte => line.push(byte),
+            }
+        }
+    }
+
     /// Sends a signal, as in `TERM`.
     pub async fn signal(&self, name: &str) {
         let line = format!("kill -{name} {}", self.child.id().unwrap());

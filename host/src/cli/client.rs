@@ -73,6 +73,14 @@ impl Client {
         }
     }
 
+    /// The hub of a project that is running; an error when none is.
+    pub(super) fn running(project: &Path) -> Result<Self> {
+        Self::there(project).map_err(|error| {
+            let message = format!("no hub runs in {}; `waypost serve` starts one", project.display());
+            Error::new(ErrorKind::Unavailable, message).because(error)
+        })
+    }
+
     fn there(project: &Path) -> Result<Self> {
         let config = crate::config::Config::read(&project.join("waypost.toml"))?;
         let path = Running::path(&project.join(config.hub.state));

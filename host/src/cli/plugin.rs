@@ -16,6 +16,7 @@ mod alone;
 mod author;
 mod build;
 mod decide;
+mod dev;
 mod embedded;
 mod facts;
 mod inspect;

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use waypost_sdk::{Call, Result, gateway};
 
 fn length(_: &Call, message: Value) -> Result<usize> {
-    let path = message["path"].as_str().expect("the path is a text");
+    let path = message.get("path").and_then(Value::as_str).expect("the path is a text");
     let file: Value = gateway::call("fsEvent:readFile", &json!({ "path": path })).expect("the file can be read");
-    Ok(file["content"].as_str().expect("the content is a text").len())
+    let content = file.get("content").and_then(Value::as_str);
+    Ok(content.expect("the content is a text").len())
 }
 
 waypost_sdk::handler!(length);

@@ -1,10 +1,12 @@
-//! The verbs of who writes a plugin. None of them needs a hub; one that is running is asked only about what it has loaded.
+//! The verbs of who writes a plugin. Only `dev` works with a hub that runs, and `inspect` asks one about what it
+//! has loaded; the others need none.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
 use super::build::Build;
+use super::dev::Dev;
 use super::inspect::Inspect;
 use super::new::New;
 use super::test::Test;
@@ -18,6 +20,7 @@ pub(in crate::cli) enum Author {
     Build(Build),
     Test(Test),
     Inspect(Inspect),
+    Dev(Dev),
 }
 
 impl Author {
@@ -27,6 +30,7 @@ impl Author {
             Self::Build(verb) => verb.run(context).await,
             Self::Test(verb) => verb.run(context).await,
             Self::Inspect(verb) => verb.run(context).await,
+            Self::Dev(verb) => verb.run(context).await,
         }
     }
 }

@@ -88,7 +88,12 @@ impl Lang {
                 files.push(("Cargo.lock".into(), embedded::RUST_LOCK.into()));
                 files
             }
-            Self::Js => wit("wit/deps").chain(copies(embedded::JS_SDK, "sdk")).collect(),
+            // What makes it a package of its own does not belong into a project.
+            Self::Js => {
+                let own = ["sdk/README.md", "sdk/package.json"];
+                let sdk = copies(embedded::JS_SDK, "sdk").filter(|(path, _)| !own.contains(&path.as_str()));
+                wit("wit/deps").chain(sdk).collect()
+            }
             Self::Python => {
                 let package = embedded::below(embedded::PYTHON_SDK, "waypost_sdk/");
                 let package = package.map(|(path, bytes)| (format!("waypost_sdk/{path}"), bytes.to_vec()));
@@ -243,7 +248,7 @@ mod tests {
                 if !files.contains(&MANIFEST) {
                     continue;
                 }
-                for wanted in ["manifest.toml", "README.md", "gitignore"] {
+                for wanted in [MANIFEST, "README.md", "gitignore"] {
                     assert!(files.contains(&wanted), "{below} has no {wanted}");
                 }
                 assert!(
@@ -253,7 +258,7 @@ mod tests {
             }
         }
         assert!(
-            known().starts_with("rust ") || known().contains("rust handler"),
+            known().contains("rust agent, rust handler, rust observer, rust provider"),
             "{}",
             known()
         );

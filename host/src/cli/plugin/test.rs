@@ -216,7 +216,7 @@ fn unexpected(case: &Case, came: &Came, scene: &Scene) -> Vec<String> {
 
 /// How a call failed, with what the plugin said last when it broke.
 fn ended(error: &CallError, scene: &Scene) -> String {
-    let said = match scene.last_line() {
+    let said = match scene.last_words() {
         Some(line) if error.kind == ErrorKind::Trapped => format!("; the last it said: {}", short(&line)),
         _ => String::new(),
     };

@@ -155,7 +155,7 @@ async fn javascript(folder: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
         .arg("--wit")
         .arg(&wit.folder)
         .args(["--world-name", &wit.world, "--backend", "qjs"])
-        .args(["--backend-qjs-stub-wasi", "--backend-qjs-disable-async", "--out"])
+        .args(["--backend-qjs-disable-async", "--out"])
         .arg(&out);
     let ended = run(command, None).await;
     let ended = ended.map_err(|error| missing("jco", folder, JCO, error))?;
@@ -221,14 +221,7 @@ async fn python(folder: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
         .current_dir(folder)
         .arg("--wit-path")
         .arg(&wit.folder)
-        .args([
-            "--world",
-            &wit.world,
-            "componentize",
-            &module,
-            "--stub-wasi",
-            "--output",
-        ])
+        .args(["--world", &wit.world, "componentize", &module, "--output"])
         .arg(&out);
     let ended = run(command, None).await;
     let ended = ended.map_err(|error| missing("componentize-py", folder, COMPONENTIZE_PY, error))?;
@@ -272,9 +265,12 @@ struct Ended {
     tail: String,
 }
 
+/// Who reads the lines of a tool's standard output.
+type Lines<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+
 /// Runs a tool to its end. What it says goes to standard error, but for standard output when somebody reads its lines.
 /// When the person interrupts, the tool and all that it started are ended too.
-async fn run(command: Command, mut lines: Option<&mut (dyn FnMut(&[u8]) + Send)>) -> Result<Ended, Failure> {
+async fn run(command: Command, mut lines: Option<Lines<'_>>) -> Result<Ended, Failure> {
     let mut stop = pin!(told_to_stop());
     let (mut group, mut pipes) = Group::start(command).map_err(Failure::Start)?;
     let (mut tail, mut line) = (Vec::new(), Vec::new());

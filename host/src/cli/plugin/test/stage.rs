@@ -28,6 +28,8 @@ use crate::workspace::Workspace;
 const PROJECT: &str = "default";
 /// The most chunks of one answer that are kept.
 const CHUNKS: usize = 10_000;
+/// How many of a plugin's last lines stand in the report.
+const LAST_WORDS: usize = 2;
 /// No agent is put away while it is tested.
 const NEVER_PARKED: Duration = Duration::from_secs(24 * 3600);
 
@@ -263,9 +265,17 @@ impl Scene {
         Ok(kept)
     }
 
-    /// The last line that the plugin said, for who looks for a fault.
-    pub(super) fn last_line(&self) -> Option<String> {
-        self.log.lines(&self.id).pop().map(|line| line.text)
+    /// The last that the plugin said, for who looks for a fault.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let lines = self.log.lines(&self.id);
+        // How to see more of a panic: nothing that can be done in here.
+        let lines = lines
+            .iter()
+            .rev()
+            .filter(|line| !line.text.starts_with("note: run with `RUST_BACKTRACE"));
+        let mut last: Vec<&str> = lines.take(LAST_WORDS).map(|line| line.text.as_str()).collect();
+        last.reverse();
+        (!last.is_empty()).then(|| last.join(" / "))
     }
 }
 
