@@ -38,6 +38,7 @@ mod parking;
 mod plugins;
 mod providers;
 mod reentry;
+mod reference;
 mod resume;
 mod rules_file;
 mod runs;
@@ -70,6 +71,7 @@ fn trials() -> Vec<Trial> {
         providers::trials(),
         providers::failures::trials(),
         reentry::trials(),
+        reference::trials(),
         resume::trials(),
         rules_file::trials(),
         runs::trials(),
