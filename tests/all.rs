@@ -43,6 +43,7 @@ mod plugins;
 mod providers;
 mod quarantine;
 mod reentry;
+mod reference;
 mod resume;
 mod rules_file;
 mod runs;
@@ -87,6 +88,7 @@ fn trials() -> Vec<Trial> {
         providers::failures::trials(),
         quarantine::trials(),
         reentry::trials(),
+        reference::trials(),
         resume::trials(),
         rules_file::trials(),
         runs::trials(),

@@ -86,11 +86,17 @@ export function asked(ask) {
   }
 }
 
-/** A value as JSON; `undefined` is `null`. What cannot be written is the author's mistake and named as `what`. */
-export function written(what, value) {
+/** What a function gave, which must not be a promise: nobody would wait for it. */
+export function settled(what, value) {
   if (typeof value?.then === "function") {
     throw new TypeError(`${what} is a promise: a plugin works synchronously, so its functions are not \`async\``);
   }
+  return value;
+}
+
+/** A value as JSON; `undefined` is `null`. What cannot be written is the author's mistake and named as `what`. */
+export function written(what, value) {
+  settled(what, value);
   try {
     return JSON.stringify(value) ?? "null";
   } catch (error) {

@@ -2,7 +2,7 @@
  * What every plugin in JavaScript imports: the four roles, {@link CallError} and {@link log}.
  *
  * A plugin is a WASM component that plays one role. It exports the one object that its role's function makes, under the
- * role's name: `export const handler = handler({ … })` after `import { handler as … }`, or as the templates have it.
+ * role's name: `export const handler = waypost.handler({ … })`, after `import * as waypost from "./sdk/waypost.js"`.
  *
  * Every call starts from a fresh instance, so nothing in memory survives from one call to the next. A plugin works
  * synchronously: none of its functions is `async`.

@@ -4,7 +4,7 @@
 import { emit } from "waypost:gateway/answer@0.1.0";
 import { log as write } from "waypost:log/log@0.1.0";
 
-import { CallError, asked, written } from "./error.js";
+import { CallError, asked, settled, written } from "./error.js";
 
 export { CallError };
 
@@ -90,19 +90,19 @@ export function provider({ create, reconnect, inspect, teardown }) {
   return {
     create(wanted) {
       seed(wanted.environment);
-      return place(create({ ...wanted, settings: JSON.parse(wanted.settings) }));
+      return place(settled("the place", create({ ...wanted, settings: JSON.parse(wanted.settings) })));
     },
     reconnect(environment, resourceId) {
       seed(environment);
-      return place(reconnect(environment, resourceId));
+      return place(settled("the place", reconnect(environment, resourceId)));
     },
     inspect(resourceId) {
       seed(resourceId);
-      return inspect(resourceId);
+      return settled("the health", inspect(resourceId));
     },
     teardown(resourceId) {
       seed(resourceId);
-      teardown(resourceId);
+      settled("the end of teardown", teardown(resourceId));
     },
   };
 }
@@ -111,7 +111,7 @@ export function agent(run) {
   return {
     run(task) {
       seed(task.run);
-      const outcome = run({ ...task, settings: JSON.parse(task.settings) });
+      const outcome = settled("the outcome", run({ ...task, settings: JSON.parse(task.settings) }));
       return typeof outcome === "string" ? { message: outcome, meta: [] } : { meta: [], ...outcome };
     },
   };
@@ -125,7 +125,7 @@ export function observer(notice) {
         end.tag === "ok"
           ? { reply: JSON.parse(end.val), error: undefined }
           : { reply: undefined, error: new CallError(end.val.tag, end.val.val) };
-      notice({
+      const done = notice({
         id,
         kind,
         action: action ?? undefined,
@@ -136,6 +136,7 @@ export function observer(notice) {
         lagged: Number(lagged),
         meta,
       });
+      settled("what the observer does", done);
     },
   };
 }

@@ -3,7 +3,7 @@
 
 import * as state from "./sdk/state.js";
 import * as waypost from "./sdk/waypost.js";
-import { checked, key } from "./tickets.js";
+import { checked, idOf, key } from "./tickets.js";
 
 export const handler = waypost.handler({
   "ticket:add": (call, message) => {
@@ -13,7 +13,8 @@ export const handler = waypost.handler({
     return ticket;
   },
 
-  "ticket:find": (_, { id }) => {
+  "ticket:find": (_, message) => {
+    const id = idOf(message);
     const ticket = state.get(key(id));
     if (!ticket) {
       throw waypost.CallError.notFound(`there is no ticket ${id}; see \`ticket:add\``);

@@ -12,12 +12,18 @@ import { CallError } from "./sdk/error.js";
 /** Where a ticket is kept. @param {number | ""} id */
 export const key = (id) => `ticket/${id}`;
 
-/** A message as a ticket. @param {any} message @returns {Ticket} */
-export function checked(message) {
-  const { id, title } = message ?? {};
-  if (!Number.isSafeInteger(id)) {
+/** Which ticket a message means. @param {any} message @returns {number} */
+export function idOf(message) {
+  if (!Number.isSafeInteger(message?.id)) {
     throw CallError.invalid("`id` is missing; it is a whole number");
   }
+  return message.id;
+}
+
+/** A message as a ticket. @param {any} message @returns {Ticket} */
+export function checked(message) {
+  const id = idOf(message);
+  const { title } = message;
   if (typeof title !== "string" || title.trim() === "") {
     throw CallError.invalid("`title` is missing; it is a text");
   }

@@ -23,9 +23,10 @@ def add(call: Call, message: Any) -> Ticket:
 
 @Handler.serves("ticket:find")
 def find(_: Call, message: Any) -> Ticket:
-    ticket: Ticket | None = state.get(f"ticket/{message.get('id')}")
+    id = id_of(message)
+    ticket: Ticket | None = state.get(f"ticket/{id}")
     if ticket is None:
-        raise CallError.not_found(f"there is no ticket {message.get('id')}; see `ticket:add`")
+        raise CallError.not_found(f"there is no ticket {id}; see `ticket:add`")
     return ticket
 
 
@@ -37,11 +38,18 @@ def every(call: Call, _: Any) -> dict[str, int]:
     return {"count": len(keys)}
 
 
+def id_of(message: Any) -> int:
+    """Which ticket a message means."""
+    match message:
+        case {"id": int(id)} if not isinstance(id, bool):
+            return id
+    raise CallError.invalid("`id` is missing; it is a whole number")
+
+
 def checked(message: Any) -> Ticket:
     """A message as a ticket."""
+    id = id_of(message)
     match message:
-        case {"id": int(id), "title": str(title)} if title.strip() and id is not True and id is not False:
+        case {"title": str(title)} if title.strip():
             return {"id": id, "title": title.strip()}
-        case {"id": int()}:
-            raise CallError.invalid("`title` is missing; it is a text")
-    raise CallError.invalid("`id` is missing; it is a whole number")
+    raise CallError.invalid("`title` is missing; it is a text")

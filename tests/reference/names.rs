@@ -1,0 +1,199 @@
+//! How each item of the contract is called in each SDK. What stands between backticks must be a name that the SDK has.
+
+/// An item, and its names in Rust, JavaScript and Python. A function of a resource is named after a dot.
+pub type Names = (&'static str, [&'static str; 3]);
+
+/// One line for each item; the trial fails on an item without one, and on a line without an item.
+pub const NAMES: &[Names] = &[
+    (
+        "waypost:call/types/json",
+        [
+            "any type that serde knows",
+            "any value that JSON has",
+            "any value that JSON has",
+        ],
+    ),
+    ("waypost:call/types/meta", ["`Meta`", "`Meta`", "`Meta`"]),
+    (
+        "waypost:call/types/request",
+        [
+            "`gateway::Request`",
+            "the arguments of `gateway.call`",
+            "the arguments of `gateway.call`",
+        ],
+    ),
+    (
+        "waypost:call/types/reply",
+        [
+            "its message alone, typed",
+            "its message alone, parsed",
+            "its message alone, parsed",
+        ],
+    ),
+    (
+        "waypost:call/types/call-error",
+        ["`CallError`", "`CallError`", "`CallError`"],
+    ),
+    (
+        "waypost:gateway/calls/call",
+        ["`gateway::call`, `Request::call`", "`gateway.call`", "`gateway.call`"],
+    ),
+    (
+        "waypost:gateway/calls/running",
+        [
+            "`gateway::Running`; dropping it cancels the call",
+            "`gateway.Running`; `running.cancel` cancels the call",
+            "`gateway.Running`; leaving its `with` block cancels the call",
+        ],
+    ),
+    (
+        "waypost:gateway/calls/running.start",
+        ["`Request::start`", "`gateway.start`", "`gateway.start`"],
+    ),
+    (
+        "waypost:gateway/calls/running.next",
+        ["`Running::chunks`", "`running.chunks`", "`running.chunks`"],
+    ),
+    (
+        "waypost:gateway/calls/running.finish",
+        ["`Running::finish`", "`running.finish`", "`running.finish`"],
+    ),
+    (
+        "waypost:gateway/answer/emit",
+        ["`Call::emit`", "`call.emit`", "`call.emit`"],
+    ),
+    (
+        "waypost:state/store/get",
+        ["`state::get`", "`state.get`", "`state.get`"],
+    ),
+    (
+        "waypost:state/store/set",
+        ["`state::set`", "`state.set`", "`state.set`"],
+    ),
+    (
+        "waypost:state/store/remove",
+        ["`state::remove`", "`state.remove`", "`state.remove`"],
+    ),
+    (
+        "waypost:state/store/keys",
+        ["`state::keys`", "`state.keys`", "`state.keys`"],
+    ),
+    (
+        "waypost:log/log/level",
+        ["a function for each", "a function for each", "a function for each"],
+    ),
+    (
+        "waypost:log/log/log",
+        [
+            "`log::debug`, `log::info`, `log::warn`, `log::error`",
+            "`log.debug`, `log.info`, `log.warn`, `log.error`",
+            "`log.debug`, `log.info`, `log.warn`, `log.error`",
+        ],
+    ),
+    (
+        "waypost:workspace/folders/folder",
+        ["a `String`", "a `string`", "a `str`"],
+    ),
+    (
+        "waypost:workspace/folders/create",
+        ["`workspace::create`", "`workspace.create`", "`workspace.create`"],
+    ),
+    (
+        "waypost:workspace/folders/exists",
+        ["`workspace::exists`", "`workspace.exists`", "`workspace.exists`"],
+    ),
+    (
+        "waypost:workspace/folders/remove",
+        ["`workspace::remove`", "`workspace.remove`", "`workspace.remove`"],
+    ),
+    (
+        "waypost:plugin/handler/incoming",
+        [
+            "`Call`, and the message beside it, typed; `Call::time_left` is a `Duration`",
+            "`Call`, and the message beside it, parsed",
+            "`Call`, and the message beside it, parsed",
+        ],
+    ),
+    (
+        "waypost:plugin/handler/handle",
+        ["`handler!`", "`handler`", "`handler`, `Handler.serves`"],
+    ),
+    (
+        "waypost:plugin/provider/wanted",
+        [
+            "`Wanted`; `Wanted::settings` reads the settings, typed",
+            "`Wanted`",
+            "`Wanted`",
+        ],
+    ),
+    (
+        "waypost:plugin/provider/runtime",
+        ["`Runtime`", "`Place.runtime`", "`Place.folder`"],
+    ),
+    (
+        "waypost:plugin/provider/place",
+        [
+            "`Place`, `Place::component`",
+            "`Place`, `Place.component`",
+            "`Place`, `Place.component`",
+        ],
+    ),
+    (
+        "waypost:plugin/provider/health",
+        [
+            "`Health`",
+            "`Health`, as in `\"ready\"`",
+            "`Health`, as in `Health.READY`",
+        ],
+    ),
+    (
+        "waypost:plugin/provider/create",
+        [
+            "`Provider::create`, with `provider!`",
+            "`Provider.create`, with `provider`",
+            "`Operations.create`, with `provider`",
+        ],
+    ),
+    (
+        "waypost:plugin/provider/reconnect",
+        [
+            "`Provider::reconnect`",
+            "`Provider.reconnect`",
+            "`Operations.reconnect`",
+        ],
+    ),
+    (
+        "waypost:plugin/provider/inspect",
+        ["`Provider::inspect`", "`Provider.inspect`", "`Operations.inspect`"],
+    ),
+    (
+        "waypost:plugin/provider/teardown",
+        ["`Provider::teardown`", "`Provider.teardown`", "`Operations.teardown`"],
+    ),
+    ("waypost:plugin/agent/turn", ["`Turn`", "`Turn`", "`Turn`"]),
+    (
+        "waypost:plugin/agent/task",
+        ["`Task`; `Task::settings` reads the settings, typed", "`Task`", "`Task`"],
+    ),
+    (
+        "waypost:plugin/agent/outcome",
+        [
+            "`Outcome`, `Outcome::new`",
+            "`Outcome`, or its message alone",
+            "`Outcome`, or its message alone",
+        ],
+    ),
+    ("waypost:plugin/agent/run", ["`agent!`", "`agent`", "`agent`"]),
+    (
+        "waypost:plugin/observer/notification",
+        [
+            "`Notification`; `Notification::message` and `Notification::reply` are typed",
+            "`Notification`; its end is `Notification.reply` or `Notification.error`",
+            "`Notification`; its end is `Notification.reply` or `Notification.error`",
+        ],
+    ),
+    (
+        "waypost:plugin/observer/notice",
+        ["`observer!`", "`observer`", "`observer`"],
+    ),
+];
