@@ -113,7 +113,8 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 .imports("(import \"acme:files/read@1.0.0\" (instance))")
                 .bytes(),
             "invalid: plugin `echo` imports `acme:files/read@1.0.0`, which this hub does not offer; it offers the packages \
-             waypost:call, waypost:gateway, waypost:state, waypost:log and waypost:workspace (0.1) and WASI 0.2 without wasi:http",
+             waypost:call, waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http and waypost:files (0.1) \
+             and WASI 0.2 without wasi:http",
         ),
         (
             "a way to the network",
@@ -121,8 +122,8 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 .imports("(import \"wasi:http/outgoing-handler@0.2.0\" (instance))")
                 .bytes(),
             "invalid: plugin `echo` imports `wasi:http/outgoing-handler@0.2.0`, which this hub does not offer; it offers the \
-             packages waypost:call, waypost:gateway, waypost:state, waypost:log and waypost:workspace (0.1) and WASI 0.2 without \
-             wasi:http",
+             packages waypost:call, waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http and \
+             waypost:files (0.1) and WASI 0.2 without wasi:http",
         ),
         (
             "an unknown function of WASI",
@@ -241,7 +242,7 @@ async fn each_hostile_manifest_is_one_error_and_changes_nothing() {
             "an unknown grant",
             format!("{good}grants = {{ network = true }}\n").into_bytes(),
             "invalid: <project>/plugins/echo.toml, line 5: unknown field `network`, expected one of `gateway`, \
-             `state`, `workspace`, `claim`, `subscribe`",
+             `state`, `workspace`, `claim`, `subscribe`, `http`, `secrets`, `env`, `files`",
         ),
         (
             "a limit that is no number",

@@ -14,6 +14,7 @@ use crate::call::{Effect, Target};
 
 mod grants;
 mod installing;
+mod limits;
 mod load;
 mod origins;
 mod values;
@@ -21,6 +22,7 @@ mod values;
 pub use grants::{Folder, Grants, Secret};
 pub(crate) use installing::checked_key;
 pub use installing::{Installing, Publisher, Required};
+pub use limits::{Limits, PluginLimits};
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
 pub use origins::{Means, Named, Origin, Scheme, Server, URL_BYTES};
@@ -98,168 +100,6 @@ impl Default for Hub {
             listen: "127.0.0.1:7420".into(),
             provider: "sandbox".into(),
             agent: "loop".into(),
-        }
-    }
-}
-
-/// `[limits]`: everything that input from outside can use up, with its name and its default.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Limits {
-    /// Time for one call unless a rule says otherwise. Default 150 s.
-    #[serde(with = "duration")]
-    pub call_timeout: Duration,
-    /// Time that a person has for an answer unless a rule says otherwise; the run's own time bounds it too. Default 24 h.
-    #[serde(with = "duration")]
-    pub answer_timeout: Duration,
-    /// Time for one call to a plugin unless a rule or its manifest says otherwise. Default 30 s.
-    #[serde(with = "duration")]
-    pub plugin_timeout: Duration,
-    /// Top-level calls that run at the same time; more wait. Default 256.
-    #[serde(deserialize_with = "count")]
-    pub calls: usize,
-    /// Nested calls (made by plugins) that run at the same time; more answer `limit` at once. Default 256.
-    #[serde(deserialize_with = "count")]
-    pub nested_calls: usize,
-    /// Top-level calls that may wait; more answer `limit` at once. Default 1024.
-    #[serde(deserialize_with = "count")]
-    pub call_queue: usize,
-    /// How deep plugins may call through each other. Default 8.
-    #[serde(deserialize_with = "count")]
-    pub depth: usize,
-    /// Size of one message or reply. Default 16 MiB.
-    #[serde(with = "bytes")]
-    pub message: usize,
-    /// Agents (component runtimes) that run at the same time. Default 64.
-    #[serde(deserialize_with = "count")]
-    pub agents: usize,
-    /// Observers that are told of a call at the same time; the others wait, and so do their notifications. Default 16.
-    #[serde(deserialize_with = "count")]
-    pub observers: usize,
-    /// Connections that all plugins together hold open with the grant `http`; more answer `limit` at once. Default 256.
-    #[serde(deserialize_with = "count")]
-    pub outgoing: usize,
-    /// What every plugin gets unless its manifest asks for less or the operator grants more.
-    pub plugin: PluginLimits,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            call_timeout: Duration::from_secs(150),
-            answer_timeout: Duration::from_secs(24 * 3600),
-            plugin_timeout: Duration::from_secs(30),
-            calls: 256,
-            nested_calls: 256,
-            call_queue: 1024,
-            depth: 8,
-            message: 16 << 20,
-            agents: 64,
-            observers: 16,
-            outgoing: 256,
-            plugin: PluginLimits::default(),
-        }
-    }
-}
-
-/// `[limits.plugin]`: the bounds of one call into a plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct PluginLimits {
-    /// All linear memories of one call together. Default 64 MiB.
-    #[serde(with = "bytes")]
-    pub memory: usize,
-    /// All table elements of one call together. Default 20,000.
-    #[serde(deserialize_with = "count")]
-    pub table_elements: usize,
-    /// Live handles (component and host resources) of one call. Default 1,024.
-    #[serde(deserialize_with = "count")]
-    pub handles: usize,
-    /// Bytes that one import call may hand to the host. Default 16 MiB.
-    #[serde(with = "bytes")]
-    pub host_call: usize,
-    /// Top-level calls into this plugin at the same time, and as many nested ones; more top-level ones wait, more nested
-    /// ones answer `limit`. Default 64.
-    #[serde(deserialize_with = "count")]
-    pub concurrency: usize,
-    /// Calls that may wait for this plugin; more answer `limit` at once. Default 256.
-    #[serde(deserialize_with = "count")]
-    pub queue: usize,
-    /// Size of one reply. Default 4 MiB.
-    #[serde(with = "bytes")]
-    pub reply: usize,
-    /// What one call may write to its log; the rest is dropped with a mark. Default 64 KiB.
-    #[serde(with = "bytes")]
-    pub log: usize,
-    /// What the plugin may keep in its `state` store, for each project. Default 1 MiB.
-    #[serde(with = "bytes")]
-    pub state: usize,
-    /// Size of the component file. Default 32 MiB.
-    #[serde(with = "bytes")]
-    pub component: usize,
-    /// Notifications that may wait for an observer; more are dropped, and it is told how many. Default 1,024.
-    #[serde(deserialize_with = "count")]
-    pub notices: usize,
-    /// Bytes of notifications that may wait for an observer. Default 32 MiB.
-    #[serde(with = "bytes")]
-    pub notice_bytes: usize,
-    /// Traps in a row after which the plugin is left alone: its calls answer `unavailable`. Default 5.
-    #[serde(deserialize_with = "count")]
-    pub traps: usize,
-    /// How long it is left alone the first time; twice as long each time that it then traps again. Default 1 s.
-    #[serde(with = "duration")]
-    pub quarantine: Duration,
-    /// The longest that it is left alone before a call tries it again. Default 5 min.
-    #[serde(with = "duration")]
-    pub longest_quarantine: Duration,
-    /// Size of the body of one HTTP request. Default 4 MiB.
-    #[serde(with = "bytes")]
-    pub http_request: usize,
-    /// Size of the body of one HTTP answer, as it came. Default 16 MiB.
-    #[serde(with = "bytes")]
-    pub http_response: usize,
-    /// Bytes of all headers of one HTTP request, and of one answer. Default 32 KiB.
-    #[serde(with = "bytes")]
-    pub http_headers: usize,
-    /// HTTP answers that one call holds open. Default 8.
-    #[serde(deserialize_with = "count")]
-    pub http_open: usize,
-    /// Size of one file that is written with the grant `files`. Default 16 MiB.
-    #[serde(with = "bytes")]
-    pub file_write: usize,
-    /// Entries of one folder that is listed. Default 10,000.
-    #[serde(deserialize_with = "count")]
-    pub file_entries: usize,
-    /// Files that one call holds open. Default 8.
-    #[serde(deserialize_with = "count")]
-    pub file_open: usize,
-}
-
-impl Default for PluginLimits {
-    fn default() -> Self {
-        Self {
-            memory: 64 << 20,
-            table_elements: 20_000,
-            handles: 1024,
-            host_call: 16 << 20,
-            concurrency: 64,
-            queue: 256,
-            reply: 4 << 20,
-            log: 64 << 10,
-            state: 1 << 20,
-            component: 32 << 20,
-            notices: 1024,
-            notice_bytes: 32 << 20,
-            traps: 5,
-            quarantine: Duration::from_secs(1),
-            longest_quarantine: Duration::from_secs(300),
-            http_request: 4 << 20,
-            http_response: 16 << 20,
-            http_headers: 32 << 10,
-            http_open: 8,
-            file_write: 16 << 20,
-            file_entries: 10_000,
-            file_open: 8,
         }
     }
 }
