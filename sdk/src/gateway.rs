@@ -1,4 +1,4 @@
-//! Capability calls that a plugin makes itself. Needs the grant `gateway`; an agent has it always.
+//! Capability calls that a plugin makes itself. Needs the grant `gateway`.
 //!
 //! A call made here takes the hub's one path: rights, routes, log. It may do what the plugin was granted and what the
 //! plugin's own caller may do, whichever is less, and it is cancelled together with the call that the plugin works on.
