@@ -22,7 +22,16 @@ crate::listed![
 ];
 
 /// The packages, each after those that it uses.
-const PACKAGES: [&str; 6] = ["call", "gateway", "state", "log", "workspace", "plugin"];
+const PACKAGES: [&str; 8] = [
+    "call",
+    "gateway",
+    "state",
+    "log",
+    "workspace",
+    "http",
+    "files",
+    "plugin",
+];
 
 /// Writes the file instead of comparing it.
 const WRITE: &str = "WAYPOST_WRITE";
@@ -268,6 +277,8 @@ impl Writer<'_> {
             return match ty {
                 Type::String => "string",
                 Type::Bool => "bool",
+                Type::U8 => "u8",
+                Type::U16 => "u16",
                 Type::U32 => "u32",
                 Type::U64 => "u64",
                 other => panic!("the contract has no {other:?} yet: write it here"),

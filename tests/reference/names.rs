@@ -3,6 +3,9 @@
 /// An item, and its names in Rust, JavaScript and Python. A function of a resource is named after a dot.
 pub type Names = (&'static str, [&'static str; 3]);
 
+/// What a language has where its SDK has no name of its own.
+const BARE: &str = "the import as it is";
+
 /// One line for each item; the trial fails on an item without one, and on a line without an item.
 pub const NAMES: &[Names] = &[
     (
@@ -106,6 +109,33 @@ pub const NAMES: &[Names] = &[
         "waypost:workspace/folders/remove",
         ["`workspace::remove`", "`workspace.remove`", "`workspace.remove`"],
     ),
+    ("waypost:http/client/secret", ["`http::Request::secret`", BARE, BARE]),
+    (
+        "waypost:http/client/value",
+        ["`http::Request::header` or `http::Request::secret`", BARE, BARE],
+    ),
+    ("waypost:http/client/header", ["`http::Request::header`", BARE, BARE]),
+    ("waypost:http/client/request", ["`http::Request`", BARE, BARE]),
+    ("waypost:http/client/response", ["`http::Response`", BARE, BARE]),
+    ("waypost:http/client/body", ["`http::Response`", BARE, BARE]),
+    (
+        "waypost:http/client/body.next",
+        ["`http::Response::pieces`", BARE, BARE],
+    ),
+    ("waypost:http/client/send", ["`http::Request::send`", BARE, BARE]),
+    ("waypost:files/files/kind", ["`files::Kind`", BARE, BARE]),
+    ("waypost:files/files/info", ["`files::Info`", BARE, BARE]),
+    ("waypost:files/files/entry", ["`files::Entry`", BARE, BARE]),
+    ("waypost:files/files/stat", ["`files::stat`", BARE, BARE]),
+    ("waypost:files/files/list", ["`files::list`", BARE, BARE]),
+    ("waypost:files/files/reader", ["`files::Reader`", BARE, BARE]),
+    ("waypost:files/files/reader.open", ["`files::Reader::open`", BARE, BARE]),
+    (
+        "waypost:files/files/reader.next",
+        ["the iterator of a `files::Reader`", BARE, BARE],
+    ),
+    ("waypost:files/files/write", ["`files::write`", BARE, BARE]),
+    ("waypost:files/files/remove", ["`files::remove`", BARE, BARE]),
     (
         "waypost:plugin/handler/incoming",
         [

@@ -23,7 +23,6 @@ mod binary;
 )]
 mod guests;
 mod hub;
-mod noisy;
 mod pairs;
 mod raw;
 mod report;
@@ -97,7 +96,7 @@ async fn figures() -> Outcome<Vec<Figure>> {
     let [fresh, effect, builtin, decision] = tokio::spawn(calls(guests::bytes("noop"))).await??;
     let sandbox = "wasmtime: instantiate, call, drop";
     let (proxied, relay) = wire::proxied().await?;
-    let mut figures = vec![
+    Ok(vec![
         Figure::time("routed call to a fresh sandbox", sandbox, fresh).at_most(Target::Ratio(1.5)),
         Figure::time("the same as an effect: a task, two events", sandbox, effect),
         Figure::time("routed call to a built-in no-op", "the handler alone", builtin).at_most(Target::Micros(3.0)),
@@ -133,12 +132,7 @@ async fn figures() -> Outcome<Vec<Figure>> {
         Figure::time("`waypost demo`, whole", "`waypost --version`", shown::demo()?)
             .at_most(Target::Micros(2_000_000.0)),
         Figure::bare_size("size of the binary", shown::binary_bytes()?),
-    ];
-    for (noise, medians) in noisy::neighbours().await? {
-        let name = format!("p99 of a healthy plugin while another {noise}");
-        figures.push(Figure::time(name, "when it is quiet", medians).at_most(Target::RatioOr(2.0, 5_000.0)));
-    }
-    Ok(figures)
+    ])
 }
 
 /// The path of a call, measured where it runs in a hub: on a worker thread of the runtime.

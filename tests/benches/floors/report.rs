@@ -55,8 +55,6 @@ pub(crate) enum Target {
     Ratio(f64),
     /// At most so many microseconds.
     Micros(f64),
-    /// At most so many times the floor, or so many microseconds above it: the larger of the two.
-    RatioOr(f64, f64),
 }
 
 impl Figure {
@@ -108,10 +106,6 @@ impl Figure {
             None => 0.0,
             Some(Target::Ratio(most)) => self.ratio().map_or(f64::INFINITY, |ratio| ratio / most),
             Some(Target::Micros(most)) => self.ours / (most * 1e3),
-            Some(Target::RatioOr(times, above)) => {
-                let floor = self.floor.map_or(0.0, |(_, floor)| floor);
-                self.ours / f64::max(floor * times, floor + above * 1e3)
-            }
         }
     }
 
@@ -145,7 +139,6 @@ impl Figure {
             None => "-".to_owned(),
             Some(Target::Ratio(most)) => format!("ratio {most}"),
             Some(Target::Micros(most)) => format!("{most} µs"),
-            Some(Target::RatioOr(times, above)) => format!("ratio {times}, or {above} µs more"),
         };
         let verdict = match (self.target, self.met()) {
             (None, _) => "shown",

@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     let mut lines = text.split('\n');
     let address = lines.next().unwrap_or_default();
     let server = server(address);
-    let grants: Vec<Origin> = lines.take(8).filter_map(|line| origin(line)).collect();
+    let grants: Vec<Origin> = lines.take(8).filter_map(origin).collect();
     if let Some(server) = &server {
         for grant in &grants {
             covered(grant, server);
