@@ -72,7 +72,7 @@ fn tried(call: &Call, ask: &Ask) -> Result<Value> {
         "status": response.status(),
         "headers": response.headers(),
         "size": body.len(),
-        "body": String::from_utf8_lossy(&body[..body.len().min(4096)]),
+        "body": String::from_utf8_lossy(body.get(..4096).unwrap_or(&body)),
         "failed": failed,
         "again": again,
     }))
