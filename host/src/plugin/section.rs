@@ -16,7 +16,8 @@ pub const NAME: &str = "waypost:manifest";
 /// The manifest inside these bytes; none when there is none, or when they are not a component.
 pub fn read<'a>(file: &str, bytes: &'a [u8]) -> Result<Option<&'a str>> {
     let mut found = None;
-    for section in own(bytes) {
+    // What comes after a mistake is left to the engine, which says what it is.
+    for section in own(bytes).0 {
         if found.is_some() {
             return Err(wrong(format!(
                 "{file} holds more than one manifest; build it again with `waypost plugin build`"
@@ -40,9 +41,13 @@ pub fn write(file: &str, bytes: &[u8], manifest: &str) -> Result<Vec<u8>> {
             "{file} is not a WebAssembly component; build it for `wasm32-wasip2`"
         )));
     }
+    let (sections, broken) = own(bytes);
+    if let Some(error) = broken {
+        return Err(wrong(format!("{file} is not a whole WebAssembly component: {error}")));
+    }
     let mut made = Vec::with_capacity(bytes.len() + manifest.len() + 32);
     let mut from = 0;
-    for section in own(bytes) {
+    for section in sections {
         made.extend_from_slice(bytes.get(from..section.whole.start).unwrap_or_default());
         from = section.whole.end;
     }
@@ -66,12 +71,15 @@ struct Own {
     content: std::ops::Range<usize>,
 }
 
-/// The manifest sections of the component itself, up to where its bytes make sense.
-fn own(bytes: &[u8]) -> Vec<Own> {
+/// The manifest sections of the component itself, up to where its bytes make sense; and what is wrong there.
+fn own(bytes: &[u8]) -> (Vec<Own>, Option<String>) {
     let mut found = Vec::new();
     let (mut depth, mut end) = (0_usize, 0);
     for payload in Parser::new(0).parse_all(bytes) {
-        let Ok(payload) = payload else { break };
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(error) => return (found, Some(error.to_string())),
+        };
         let start = end;
         match &payload {
             Payload::Version { encoding, range, .. } => {
@@ -80,6 +88,12 @@ fn own(bytes: &[u8]) -> Vec<Own> {
                 }
                 depth += 1;
                 end = range.end;
+            }
+            // The parser takes what there is, and would take what is put behind it as a part of this.
+            Payload::ModuleSection { unchecked_range, .. } | Payload::ComponentSection { unchecked_range, .. }
+                if unchecked_range.end > bytes.len() =>
+            {
+                return (found, Some("a section goes beyond its end".to_owned()));
             }
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::CustomSection(section) if depth == 1 && section.name() == NAME => {
@@ -96,7 +110,7 @@ fn own(bytes: &[u8]) -> Vec<Own> {
             }
         }
     }
-    found
+    (found, None)
 }
 
 fn wrong(message: String) -> Error {
@@ -170,6 +184,19 @@ mod tests {
         assert_eq!(read("x.wasm", &whole).unwrap(), Some("c"));
     }
 
+    #[test]
+    fn what_is_broken_gets_no_manifest() {
+        // It could not be read back behind the mistake.
+        let mut broken = component(&[true]);
+        broken.extend([1, 0xff]);
+        let error = write("x.wasm", &broken, "a").unwrap_err().to_string();
+        assert!(
+            error.starts_with("x.wasm is not a whole WebAssembly component: "),
+            "{error}"
+        );
+        assert_eq!(read("x.wasm", &broken).unwrap(), None);
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_and_nothing_else_changes(
@@ -189,7 +216,9 @@ mod tests {
             let mut all = if whole { component(&[true]) } else { Vec::new() };
             all.extend(bytes);
             drop(read("x", &all));
-            drop(write("x", &all, "m"));
+            if let Ok(made) = write("x", &all, "m") {
+                prop_assert_eq!(read("x", &made).unwrap(), Some("m"));
+            }
         }
     }
 }
