@@ -54,6 +54,8 @@ async fn no_file_is_longer_than_600_lines() {
     let endings = [".rs", ".wit", ".js", ".mjs", ".ts", ".py", ".md"];
     let long: Vec<String> = sources(&["host", "sdk", "plugins", "tests", "wit"], &endings)
         .into_iter()
+        // Written from the contract, and read by looking things up.
+        .filter(|path| !path.ends_with("sdk/reference.md"))
         .map(|path| (read(&path).lines().count(), path))
         .filter(|(lines, _)| *lines > 600)
         .map(|(lines, path)| format!("{} has {lines} lines; split it by noun", path.display()))
