@@ -34,10 +34,10 @@ pub fn trials() -> Vec<Trial> {
             "author::an_interrupt_ends_the_tool_and_all_that_it_started",
             interrupted,
         ),
-        trial(
-            "author::a_change_of_the_source_is_built_and_reloaded_at_once",
-            developed,
-        ),
+        // It compiles three guests one after the other, beside trials that build.
+        Trial::test("author::a_change_of_the_source_is_built_and_reloaded_at_once", || {
+            within_time(PATIENCE, developed())
+        }),
         trial("author::a_component_is_inspected_for_the_hub_of_the_project", inspected),
     ];
     for (lang, tool) in [("js", &JCO), ("python", &COMPONENTIZE_PY)] {
