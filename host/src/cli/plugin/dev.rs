@@ -41,6 +41,10 @@ pub(in crate::cli) struct Dev {
 impl Dev {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let mut stop = pin!(told_to_stop());
+        // Listens from now on: a signal between two waits is not lost.
+        if futures::poll!(stop.as_mut()).is_ready() {
+            return Ok(ExitCode::SUCCESS);
+        }
         let (mut watching, mut changes) = Watching::start(&self.folder)?;
         let mut said: Vec<String> = Vec::new();
         let mut ask = tokio::time::interval(ASK);
