@@ -1,8 +1,8 @@
 //! What a test needs from outside: a tool that is found, or that is installed when this is allowed.
 //!
 //! Installing is allowed in CI, with `WAYPOST_INSTALL=1`, and when the person at the terminal says so; it goes to
-//! `target/outside` and nowhere else; a few tools are taken from the system when it has them. Otherwise a trial that needs what is not there is counted as ignored, with what is
-//! missing in its name; in CI it fails.
+//! `target/outside` and nowhere else; a few tools are taken from the system when it has them. Otherwise a trial that needs
+//! what is not there is counted as ignored, with what is missing in its name; in CI it fails.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
