@@ -46,6 +46,7 @@ mod serve;
 mod spawned;
 mod tidy;
 mod tokens;
+mod worker;
 
 fn trials() -> Vec<Trial> {
     let modules = [
@@ -78,11 +79,15 @@ fn trials() -> Vec<Trial> {
         spawned::trials(),
         tidy::trials(),
         tokens::trials(),
+        worker::trials(),
     ];
     modules.into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = harness::peer::again() {
+        return code;
+    }
     // The one provider of cryptography, as the binary installs it.
     drop(rustls::crypto::ring::default_provider().install_default());
     let arguments = Arguments::from_args();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::call::{Effect, Target};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub inference: Inference,
     /// `[narrative]`: the built-in `narrative` handler.
     pub narrative: Narrative,
+    /// `[worker]`: the processes that strangers' plugins run in.
+    pub worker: Worker,
     /// `[[plugin]]`: components to load beside the bundled ones.
     #[serde(rename = "plugin")]
     pub plugins: Vec<Plugin>,
@@ -120,6 +122,19 @@ pub struct Limits {
     /// Observers that are told of a call at the same time; the others wait, and so do their notifications. Default 16.
     #[serde(deserialize_with = "count")]
     pub observers: usize,
+    /// How long a worker process without calls is kept. Default 60 s.
+    #[serde(with = "duration")]
+    pub worker_idle: Duration,
+    /// Time for a worker process to be ready. Default 10 s.
+    #[serde(with = "duration")]
+    pub worker_start: Duration,
+    /// Time for a worker process to stop a call that is cancelled or late; one that does not is killed, with all its calls.
+    /// Default 1 s.
+    #[serde(with = "duration")]
+    pub worker_stop: Duration,
+    /// Memory of a worker process beside what it reserves at its start. Default 2 GiB.
+    #[serde(with = "bytes")]
+    pub worker_memory: usize,
     /// What every plugin gets unless its manifest asks for less or the operator grants more.
     pub plugin: PluginLimits,
 }
@@ -137,6 +152,10 @@ impl Default for Limits {
             message: 16 << 20,
             agents: 64,
             observers: 16,
+            worker_idle: Duration::from_secs(60),
+            worker_start: Duration::from_secs(10),
+            worker_stop: Duration::from_secs(1),
+            worker_memory: 2 << 30,
             plugin: PluginLimits::default(),
         }
     }
@@ -389,6 +408,18 @@ impl Default for Narrative {
     }
 }
 
+/// `[worker]`: the processes that plugins with `wall = "worker"` run in.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Worker {
+    /// The program. Default this binary.
+    pub program: Option<PathBuf>,
+    /// What a worker process must be confined by, beside `no-new-privs` and `seccomp`, which it always must: `waypost doctor`
+    /// lists what there is and what this machine has. A call that would need a worker without it is refused. Default nothing
+    /// more: it is confined by all that the machine has.
+    pub require: Vec<Part>,
+}
+
 /// `[[plugin]]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -402,6 +433,56 @@ pub struct Plugin {
     pub grant: Grants,
 }
 
+/// One thing that confines a worker process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// It can never gain rights.
+    NoNewPrivs,
+    /// The kernel kills it when it asks for what it does not need: sockets, programs, processes, other processes' memory.
+    Seccomp,
+    /// It has a user of its own, or is one in a user namespace alone.
+    User,
+    /// A network namespace without a network.
+    Network,
+    /// Namespaces of its own for names and shared memory.
+    Ipc,
+    /// Its file system is an empty folder that cannot be written to.
+    Root,
+    /// The kernel refuses it every file, whatever it can name.
+    Landlock,
+    /// Limits of memory, files, threads and core dumps.
+    Limits,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::NoNewPrivs,
+        Self::Seccomp,
+        Self::User,
+        Self::Network,
+        Self::Ipc,
+        Self::Root,
+        Self::Landlock,
+        Self::Limits,
+    ];
+
+    /// The word in `require`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoNewPrivs => "no-new-privs",
+            Self::Seccomp => "seccomp",
+            Self::User => "user",
+            Self::Network => "network",
+            Self::Ipc => "ipc",
+            Self::Root => "root",
+            Self::Landlock => "landlock",
+            Self::Limits => "limits",
+        }
+    }
+}
+
 /// Where a plugin's code runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -413,7 +494,7 @@ pub enum Wall {
 }
 
 /// What a manifest asks for, and what an operator allows; the effective set is the intersection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Grants {
     /// Calls it may make: patterns `kind`, `kind:*`, `kind:action`, `*`. Default none.

@@ -27,7 +27,7 @@ use crate::imports::{PluginLog, Services};
 use crate::joined::Joined;
 use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
-use crate::plugin::{Carriers, InProcess, Plugins, Shown, Source, carrier};
+use crate::plugin::{Carriers, InProcess, Plugins, Shown, Source, Walls, Workers, carrier, worker};
 use crate::route::{self, Routes};
 use crate::run::{NewRun, Runs, recovery};
 use crate::runtimes::process::Processes;
@@ -83,6 +83,8 @@ pub struct Hub {
     pub plugin_socket: PluginSocket,
     /// Those that it has started.
     spawned: Spawned,
+    /// The worker processes of strangers' plugins.
+    pub workers: Option<Arc<Workers>>,
     /// Who may use it from outside.
     pub tokens: Arc<Tokens>,
     /// Where people are asked.
@@ -152,15 +154,18 @@ impl Hub {
             desk: Arc::clone(&desk),
             limits: config.limits.clone(),
         };
+        let mut workers = None;
         let dispatcher = Dispatcher::new(rooms, |reentry| {
-            let services = Services {
+            let services = Arc::new(Services {
                 dispatch: Arc::new(reentry),
                 state: Arc::clone(&sqlite) as _,
                 folders: Arc::clone(&folders),
                 log: Arc::clone(&plugin_log),
                 depth: config.limits.depth,
-            };
-            Arc::new(InProcess::new(engine, Arc::new(services)))
+            });
+            let parts = worker::Parts::of(&config, Arc::clone(&services), Arc::clone(&plugins), Arc::clone(&log));
+            let made = workers.insert(Workers::new(parts));
+            Arc::new(Walls::new(InProcess::new(engine, services), Arc::clone(made)))
         });
         let project: Arc<str> = DEFAULT_PROJECT.into();
         let carriers = Carriers::start(carrier::Parts {
@@ -246,6 +251,7 @@ impl Hub {
             connections,
             plugin_socket,
             spawned,
+            workers,
             tokens,
             desk,
             scope,
@@ -314,6 +320,9 @@ impl Hub {
         self.runs.suspend();
         self.spawned.stop().await;
         self.carriers.stop().await;
+        if let Some(workers) = &self.workers {
+            workers.stop().await;
+        }
         if let Err(error) = self.sqlite.close().await {
             tracing::error!(error = %error.chain(), "the event log did not close in order");
         }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,10 +29,12 @@ pub mod link;
 pub mod manifest;
 mod observe;
 pub mod section;
+pub mod worker;
 
 pub use carrier::Carriers;
-pub use execute::{Executor, InProcess};
+pub use execute::{Executor, InProcess, Walls};
 pub use manifest::{Manifest, Role};
+pub use worker::Workers;
 
 /// A component with its manifest, before it is loaded.
 #[derive(Clone, Debug)]
@@ -61,6 +64,14 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Where its code runs.
+    pub fn wall(&self) -> Wall {
+        match self {
+            Self::Bundled => Wall::InProcess,
+            Self::Installed { wall, .. } => *wall,
+        }
+    }
+
     /// Refuses a plugin that comes from elsewhere than the loaded one with its id: a name is not taken over silently.
     fn must_be(&self, new: &Self, id: &str) -> Result<()> {
         let whose = match (self, new) {
@@ -85,13 +96,23 @@ pub struct Loaded {
     pub digest: String,
     /// Where it came from.
     pub origin: Origin,
-    linked: link::Linked,
+    /// Told apart from every other load, also of the same component.
+    serial: u64,
+    code: Code,
     /// Calls into it at the same time.
     places: Semaphore,
     /// Calls that may wait for a place.
     queue: Semaphore,
     /// Nested calls into it at the same time.
     reserve: Semaphore,
+}
+
+/// The code of a plugin, on its side of the wall.
+enum Code {
+    /// Linked, to run in this process.
+    Linked(link::Linked),
+    /// Compiled, for a worker process.
+    Compiled(Arc<[u8]>),
 }
 
 /// What `waypost plugin ls` shows of one plugin.
@@ -130,6 +151,8 @@ pub struct Plugins {
     engine: Arc<Engine>,
     limits: PluginLimits,
     loaded: ArcSwap<BTreeMap<Arc<str>, Arc<Loaded>>>,
+    /// The last serial number.
+    serial: AtomicU64,
     /// One load, reload or unload at a time.
     changing: Mutex<()>,
     /// Changes after each of them.
@@ -143,6 +166,7 @@ impl Plugins {
             engine,
             limits,
             loaded: ArcSwap::default(),
+            serial: AtomicU64::new(0),
             changing: Mutex::new(()),
             changed: watch::Sender::default(),
         }
@@ -239,19 +263,6 @@ impl Plugins {
         let asked = manifest.asks();
         let grants = match &origin {
             Origin::Bundled => asked.clone(),
-            Origin::Installed {
-                path,
-                wall: Wall::Worker,
-                ..
-            } => {
-                let message = format!(
-                    "plugin `{}` ({}) asks for a worker process, which this version does not have; read what it is, then \
-                     set `wall = \"in-process\"` in its [[plugin]] entry of waypost.toml",
-                    manifest.id,
-                    path.display()
-                );
-                return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
-            }
             Origin::Installed { grant, .. } => grants::intersect(&asked, grant),
         };
         grants::check(&manifest.id, &asked, &grants)?;
@@ -262,18 +273,31 @@ impl Plugins {
             grants,
             limits,
         });
-        let linked = link::link(&self.engine, &manifest, &facts, &bytes)?;
+        let component = self.engine.component(&facts.id, &bytes)?;
+        let linked = link::link(&self.engine, manifest.role, &facts, &component)?;
+        let code = match origin.wall() {
+            Wall::InProcess => Code::Linked(linked),
+            Wall::Worker => Code::Compiled(compiled(&facts.id, &component)?),
+        };
         Ok(Loaded {
             digest: hex(&Sha256::digest(&bytes)),
             places: Semaphore::new(facts.limits.concurrency),
             queue: Semaphore::new(facts.limits.queue),
             reserve: Semaphore::new(facts.limits.concurrency),
+            serial: self.serial.fetch_add(1, Ordering::Relaxed) + 1,
             manifest,
             facts,
             origin,
-            linked,
+            code,
         })
     }
+}
+
+fn compiled(id: &str, component: &wasmtime::component::Component) -> Result<Arc<[u8]>> {
+    component.serialize().map(Into::into).map_err(|error| {
+        let message = format!("the compiled code of plugin `{id}` cannot be written");
+        Error::new(ErrorKind::Internal, message).because(error)
+    })
 }
 
 impl Source {
@@ -334,6 +358,35 @@ impl Source {
 }
 
 impl Loaded {
+    /// Who is answerable for it: plugins of one publisher share a worker process.
+    pub fn publisher(&self) -> &Arc<str> {
+        &self.facts.id
+    }
+
+    /// Calls into it at the same time, nested ones included.
+    fn places(&self) -> usize {
+        self.facts.limits.concurrency.saturating_mul(2)
+    }
+
+    fn linked(&self) -> Result<&link::Linked, CallError> {
+        match &self.code {
+            Code::Linked(linked) => Ok(linked),
+            Code::Compiled(_) => Err(self.other_side()),
+        }
+    }
+
+    fn compiled(&self) -> Result<&Arc<[u8]>, CallError> {
+        match &self.code {
+            Code::Compiled(code) => Ok(code),
+            Code::Linked(_) => Err(self.other_side()),
+        }
+    }
+
+    fn other_side(&self) -> CallError {
+        let message = format!("plugin `{}` runs on the other side of the wall", self.facts.id);
+        CallError::new(ErrorKind::Internal, message)
+    }
+
     /// Whether its manifest says that it executes this call.
     pub fn serves(&self, name: &CallName) -> bool {
         self.manifest.serves.iter().any(|pattern| covers(pattern, name))

@@ -95,6 +95,11 @@ impl Running {
         Self { child, lines }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// The next line.
     pub async fn line(&mut self) -> String {
         self.lines.next_line().await.unwrap().expect("the process goes on")

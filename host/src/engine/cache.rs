@@ -114,6 +114,19 @@ impl Cache {
     }
 }
 
+/// The component of compiled code that came over a worker's socket from its hub.
+pub(super) fn from_hub(engine: &Engine, code: &[u8]) -> Result<Component> {
+    #[expect(
+        unsafe_code,
+        reason = "the hub that started this process wrote these bytes, and is its authority in everything"
+    )]
+    // SAFETY: a worker has one peer, the hub that made its socket and started it, over a pair of sockets that has no name and
+    // that nobody else holds. The hub sends code alone whose keyed hash it has verified, or that it has just had compiled. A
+    // hub that meant harm would not need this: it chose the program that runs here.
+    let loaded = unsafe { Component::deserialize(engine, code) };
+    loaded.map_err(|error| Error::new(ErrorKind::Internal, "the compiled code does not fit this engine").because(error))
+}
+
 fn not_a_component(name: &str, bytes: &[u8], error: &wasmtime::Error) -> Error {
     let what = match bytes {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {

@@ -1,4 +1,4 @@
-//! From a component's bytes to something that can be instantiated: compiled, checked against its role and its grants, and
+//! From a component to something that can be instantiated: checked against its role and its grants, and
 //! linked with just what it was granted.
 
 use wasmtime::component::{Component, Linker};
@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::{self, CallState, Facts};
 
-use super::manifest::{Manifest, Role};
+use super::manifest::Role;
 
 /// The generated side of the four worlds.
 pub mod bindings {
@@ -48,23 +48,22 @@ pub(super) enum Linked {
     Observer(bindings::observer::ObserverPluginPre<CallState>),
 }
 
-/// Compiles, checks and links. Every failure is one error that names the plugin, the item and the remedy.
-pub(super) fn link(engine: &Engine, manifest: &Manifest, facts: &Facts, bytes: &[u8]) -> Result<Linked> {
-    let component = engine.component(&manifest.id, bytes)?;
-    check_imports(engine, &component, facts)?;
-    check_export(engine, &component, manifest)?;
+/// Checks and links. Every failure is one error that names the plugin, the item and the remedy.
+pub(super) fn link(engine: &Engine, role: Role, facts: &Facts, component: &Component) -> Result<Linked> {
+    check_imports(engine, component, facts)?;
+    check_export(engine, component, role, &facts.id)?;
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(
             "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}",
-            manifest.id
+            facts.id
         );
         Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin)
     };
     let mut linker = Linker::new(engine.wasmtime());
     imports::link(&mut linker, &facts.grants)
         .map_err(|error| Error::new(ErrorKind::Internal, "the imports cannot be linked").because(error))?;
-    let pre = linker.instantiate_pre(&component).map_err(does_not_fit)?;
-    match manifest.role {
+    let pre = linker.instantiate_pre(component).map_err(does_not_fit)?;
+    match role {
         Role::Handler => bindings::handler::HandlerPluginPre::new(pre).map(Linked::Handler),
         Role::Provider => bindings::provider::ProviderPluginPre::new(pre).map(Linked::Provider),
         Role::Agent => bindings::agent::AgentPluginPre::new(pre).map(Linked::Agent),
@@ -118,8 +117,8 @@ fn offered(import: &str) -> bool {
     .any(|package| import.starts_with(package))
 }
 
-fn check_export(engine: &Engine, component: &Component, manifest: &Manifest) -> Result<()> {
-    let wanted = manifest.role.export();
+fn check_export(engine: &Engine, component: &Component, role: Role, id: &str) -> Result<()> {
+    let wanted = role.export();
     if component.get_export_index(None, wanted).is_some() {
         return Ok(());
     }
@@ -134,10 +133,9 @@ fn check_export(engine: &Engine, component: &Component, manifest: &Manifest) -> 
         exports.join(", ")
     };
     let message = format!(
-        "plugin `{}` has the role {} by its manifest, but does not export `{wanted}`; it exports {exports}: set `role` to what it is, \
+        "plugin `{id}` has the role {} by its manifest, but does not export `{wanted}`; it exports {exports}: set `role` to what it is, \
          or build it with that world",
-        manifest.id,
-        manifest.role.as_str()
+        role.as_str()
     );
     Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin))
 }
