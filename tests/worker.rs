@@ -1,18 +1,19 @@
 //! The second wall: what a plugin does is the same behind both, and what goes wrong in a worker process stays there.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use waypost::config::{Config, Part};
 use waypost::environment::NewEnvironment;
 use waypost::log::Event;
 use waypost::run::{NewRun, Run};
 
 use crate::harness::endpoint::{Endpoint, call, say};
 use crate::harness::peer::Manner;
-use crate::harness::process::Serving;
-use crate::harness::{Open, Plugin, Project};
+use crate::harness::process::{Serving, run};
+use crate::harness::{Open, Plugin, Project, binary};
 use crate::listed;
 
 listed![
@@ -20,6 +21,8 @@ listed![
     chunks_and_lines_cross_the_wall_in_order,
     agents_providers_and_observers_run_behind_the_wall,
     an_agent_behind_the_wall_is_put_away_and_goes_on,
+    a_worker_is_walled_in,
+    doctor_says_how_workers_are_confined,
     many_calls_run_in_one_worker_at_the_same_time,
     a_worker_that_is_killed_ends_its_own_calls_alone,
     a_hostile_worker_ends_its_calls_and_nothing_else,
@@ -357,6 +360,125 @@ async fn an_agent_behind_the_wall_is_put_away_and_goes_on() {
     worker(&open).await;
 }
 
+/// A line of a process's status.
+fn status(process: u32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {status}"))
+        .trim()
+        .to_owned()
+}
+
+async fn a_worker_is_walled_in() {
+    let open = Project::new()
+        .plugin(&Plugin::of("counter").wall("worker"))
+        .open()
+        .await;
+    open.reply("counter", json!(null)).await;
+    let process = worker(&open).await;
+    assert_eq!(status(process, "Seccomp"), "2");
+    assert_eq!(status(process, "NoNewPrivs"), "1");
+    let folder = PathBuf::from(format!("/proc/{process}"));
+    let limits = fs::read_to_string(folder.join("limits")).unwrap();
+    let limit = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(
+        (limit("Max core file size"), limit("Max open files")),
+        ("0".to_owned(), "256".to_owned())
+    );
+    assert_ne!(limit("Max data size"), "unlimited");
+    // The rest of it can be seen by root alone: it is not dumpable.
+    let Ok(environment) = fs::read(folder.join("environ")) else {
+        return;
+    };
+    assert!(environment.is_empty(), "{environment:?}");
+    let mut files: Vec<String> = fs::read_dir(folder.join("fd"))
+        .unwrap()
+        .map(|entry| {
+            fs::read_link(entry.unwrap().path())
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .map(|name| name.split([':', '(']).next().unwrap().to_owned())
+        .collect();
+    files.sort();
+    files.dedup();
+    let mine = ["/", "/dev/null", "/memfd", "anon_inode", "socket"];
+    let others: Vec<&String> = files
+        .iter()
+        .filter(|name| !mine.contains(&name.as_str()) && !name.ends_with("/pagemap") && !name.starts_with("/memfd"))
+        .collect();
+    assert!(others.is_empty(), "{files:?}");
+    let parts = waypost::plugin::worker::probe(&open.hub.config).await.unwrap().parts;
+    let space = |process: &str, name: &str| fs::read_link(format!("/proc/{process}/ns/{name}")).unwrap();
+    for (part, name) in [
+        (Part::Network, "net"),
+        (Part::Ipc, "ipc"),
+        (Part::Ipc, "uts"),
+        (Part::Root, "mnt"),
+    ] {
+        let apart = space(&process.to_string(), name) != space("self", name);
+        assert_eq!(apart, parts.contains(&part), "{name}");
+    }
+    if parts.contains(&Part::Root) {
+        assert_eq!(fs::read_dir(folder.join("root")).unwrap().count(), 0);
+    }
+    if parts.contains(&Part::User) {
+        let users = status(process, "Uid");
+        let same = space(&process.to_string(), "user") == space("self", "user");
+        assert!(!same || users.split_whitespace().all(|user| user != "0"), "{users}");
+    }
+}
+
+async fn doctor_says_how_workers_are_confined() {
+    let project = Project::new()
+        .toml("[worker]\nrequire = [\"seccomp\", \"limits\"]")
+        .written();
+    let ended = run(project.root(), &["doctor", "--json"]).await;
+    let found = ended.json();
+    let found = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|found| found["what"] == "workers")
+        .unwrap();
+    let parts = waypost::plugin::worker::probe(&config()).await.unwrap();
+    let lacking: Vec<Part> = parts.lacks(&Part::ALL).collect();
+    assert_eq!(
+        found["verdict"],
+        if lacking.is_empty() { "ok" } else { "warning" },
+        "{found}"
+    );
+    for part in lacking {
+        let text = format!("without `{}`: {}", part.as_str(), part.without());
+        assert!(found["text"].as_str().unwrap().contains(&text), "{found}");
+    }
+
+    let project = Project::new()
+        .workers(Manner::Open)
+        .toml("require = [\"network\"]")
+        .written();
+    let ended = run(project.root(), &["doctor"]).await;
+    assert_eq!(ended.code, 1);
+    for line in [
+        "missing  workers       without `no-new-privs`: a program that it starts could have more rights than it; it is required",
+        "without `network`: it has the hub's network, and seccomp alone keeps it from it; network namespaces are forbidden; it is \
+         required",
+        "without `ipc`: it shares names and shared memory with the hub, and seccomp alone keeps it from them\n",
+    ] {
+        assert!(ended.out.contains(line), "{line}: {}", ended.out);
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.worker.program = Some(binary::path());
+    config
+}
+
 async fn many_calls_run_in_one_worker_at_the_same_time() {
     let open = Project::new()
         .plugin(&Plugin::of("puppet").grants("gateway = [\"*\"]").wall("worker"))
@@ -563,9 +685,9 @@ async fn a_worker_that_does_not_start_is_told_with_its_reason() {
             "it is not confined by no-new-privs, seccomp, which no worker may be without",
         ),
         (
-            Manner::Open,
+            Manner::Bare,
             "require = [\"network\", \"landlock\"]",
-            "it is not confined by no-new-privs, seccomp, which no worker may be without",
+            "this machine cannot give it network, landlock, which `require` in [worker] of waypost.toml asks for",
         ),
     ];
     for (manner, toml, why) in rows {

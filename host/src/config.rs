@@ -481,6 +481,26 @@ impl Part {
             Self::Limits => "limits",
         }
     }
+
+    /// What it means that a worker is without it.
+    pub fn without(self) -> &'static str {
+        match self {
+            Self::NoNewPrivs => "a program that it starts could have more rights than it",
+            Self::Seccomp => "it could ask the kernel for anything; the kernel lacks seccomp",
+            Self::User => "it has the hub's user; the kernel or the container forbids user namespaces",
+            Self::Network => {
+                "it has the hub's network, and seccomp alone keeps it from it; network namespaces are forbidden"
+            }
+            Self::Ipc => "it shares names and shared memory with the hub, and seccomp alone keeps it from them",
+            Self::Root => {
+                "it sees the hub's files, and seccomp and landlock alone keep it from them; mounting is forbidden"
+            }
+            Self::Landlock => {
+                "files are kept from it by the empty root and seccomp alone; the kernel lacks Landlock (Linux 5.13)"
+            }
+            Self::Limits => "it can use up memory and files of the machine; its limits cannot be set",
+        }
+    }
 }
 
 /// Where a plugin's code runs.

@@ -12,7 +12,7 @@ use waypost::config::Part;
 use waypost::error::ErrorKind;
 use waypost::imports::{Level, Request, gateway, state};
 use waypost::plugin::execute::Ended;
-use waypost::plugin::worker::confine::Confinement;
+use waypost::plugin::worker::confine::{ALWAYS, Confinement};
 use waypost::plugin::worker::wire::{self, Order, Word};
 
 use super::Project;
@@ -27,6 +27,8 @@ pub enum Manner {
     Honest,
     /// The same, but it is not confined at all.
     Open,
+    /// The same, with no more than every worker must be confined by.
+    Bare,
     /// Ends before it is ready.
     Stillborn,
     /// Says nothing.
@@ -67,9 +69,10 @@ pub enum Manner {
 
 impl Manner {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Honest,
         Self::Open,
+        Self::Bare,
         Self::Stillborn,
         Self::Mute,
         Self::Exit,
@@ -128,10 +131,10 @@ impl Peer {
             Manner::Mute => return self.wait(),
             _ => {}
         }
-        let parts = if manner == Manner::Open {
-            Vec::new()
-        } else {
-            Part::ALL.to_vec()
+        let parts = match manner {
+            Manner::Open => Vec::new(),
+            Manner::Bare => ALWAYS.to_vec(),
+            _ => Part::ALL.to_vec(),
         };
         let up = || Word::Up(Ok(Confinement { parts: parts.clone() }));
         self.say(&up())?;
@@ -157,7 +160,7 @@ impl Peer {
                 text: "x".repeat(length),
             };
             match manner {
-                Manner::Honest | Manner::Open => self.say(&end(Ended::Reply("1".to_owned())))?,
+                Manner::Honest | Manner::Open | Manner::Bare => self.say(&end(Ended::Reply("1".to_owned())))?,
                 Manner::Stillborn | Manner::Mute | Manner::Exit => return Ok(()),
                 Manner::Oversized => self.0.write_all(&u32::MAX.to_le_bytes())?,
                 Manner::Garbage => self.raw(&[0xff; 40])?,
