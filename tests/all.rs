@@ -80,6 +80,7 @@ fn trials() -> Vec<Trial> {
         tidy::trials(),
         tokens::trials(),
         worker::trials(),
+        worker::hostile::trials(),
     ];
     modules.into_iter().flatten().collect()
 }

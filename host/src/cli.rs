@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::plugin::worker;
+use crate::plugin::{compile, worker};
 use crate::text::visible_lines;
 
 mod call;
@@ -87,6 +87,9 @@ enum Verb {
     /// A worker process of a hub, which it talks to over its standard input.
     #[command(hide = true)]
     Worker,
+    /// Compiles a component for a hub: from standard input to standard output.
+    #[command(hide = true)]
+    Compile,
 }
 
 /// What every verb is given.
@@ -109,6 +112,7 @@ impl Command {
     pub fn apart(&self) -> Option<ExitCode> {
         match self.0.verb {
             Verb::Worker => Some(worker::inside::main()),
+            Verb::Compile => Some(compile::main()),
             _ => None,
         }
     }
@@ -136,6 +140,7 @@ pub async fn main(Command(cli): Command) -> ExitCode {
         Verb::Completions(verb) => verb.run(),
         Verb::DemoTickets(verb) => verb.run().await,
         Verb::Worker => Ok(worker::inside::main()),
+        Verb::Compile => Ok(compile::main()),
     };
     done.unwrap_or_else(|error| report(&error, context.json))
 }

@@ -13,13 +13,18 @@ use serde::{Deserialize, Serialize};
 use crate::call::{Effect, Target};
 
 mod load;
+mod narrative;
 mod values;
+mod worker;
 
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
+pub use narrative::Narrative;
 pub use values::{
     CommandLine, Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, count_option, duration, duration_option,
 };
+pub use worker::{Part, Worker};
+
 use values::{any_patterns, command_line, count, host_globs, name, path_globs, patterns, sha256, word_globs};
 
 /// The name of the file, in the project folder.
@@ -135,6 +140,12 @@ pub struct Limits {
     /// Memory of a worker process beside what it reserves at its start. Default 2 GiB.
     #[serde(with = "bytes")]
     pub worker_memory: usize,
+    /// Processor time for compiling one plugin that is not built in; by the clock, three times as much. Default 60 s.
+    #[serde(with = "duration")]
+    pub compile_time: Duration,
+    /// Memory for compiling one, beside what the process reserves at its start. Default 2 GiB.
+    #[serde(with = "bytes")]
+    pub compile_memory: usize,
     /// What every plugin gets unless its manifest asks for less or the operator grants more.
     pub plugin: PluginLimits,
 }
@@ -156,6 +167,8 @@ impl Default for Limits {
             worker_start: Duration::from_secs(10),
             worker_stop: Duration::from_secs(1),
             worker_memory: 2 << 30,
+            compile_time: Duration::from_secs(60),
+            compile_memory: 2 << 30,
             plugin: PluginLimits::default(),
         }
     }
@@ -368,58 +381,6 @@ pub enum InferenceMode {
     Replay,
 }
 
-/// `[narrative]`: snapshots of a workspace, and the bundles that carry them to another hub.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Narrative {
-    /// Whether a snapshot holds what `.gitignore` names too. Default yes.
-    pub ignored: bool,
-    /// Files and links of one snapshot. Default 100,000.
-    #[serde(deserialize_with = "count")]
-    pub files: usize,
-    /// Bytes of all files of one snapshot together. Default 2 GiB.
-    #[serde(with = "bytes")]
-    pub size: usize,
-    /// Snapshots of one workspace, made or imported. Default 10,000.
-    #[serde(deserialize_with = "count")]
-    pub snapshots: usize,
-    /// What all snapshots of one workspace may take on disk. Default 4 GiB.
-    #[serde(with = "bytes")]
-    pub repository: usize,
-    /// Size of one bundle. Default 256 MiB.
-    #[serde(with = "bytes")]
-    pub bundle: usize,
-    /// Exported bundles that are kept in all; the oldest goes first. Default 16.
-    #[serde(deserialize_with = "count")]
-    pub bundles: usize,
-}
-
-impl Default for Narrative {
-    fn default() -> Self {
-        Self {
-            ignored: true,
-            files: 100_000,
-            size: 2 << 30,
-            snapshots: 10_000,
-            repository: 4 << 30,
-            bundle: 256 << 20,
-            bundles: 16,
-        }
-    }
-}
-
-/// `[worker]`: the processes that plugins with `wall = "worker"` run in.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Worker {
-    /// The program. Default this binary.
-    pub program: Option<PathBuf>,
-    /// What a worker process must be confined by, beside `no-new-privs` and `seccomp`, which it always must: `waypost doctor`
-    /// lists what there is and what this machine has. A call that would need a worker without it is refused. Default nothing
-    /// more: it is confined by all that the machine has.
-    pub require: Vec<Part>,
-}
-
 /// `[[plugin]]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -431,76 +392,6 @@ pub struct Plugin {
     /// What the operator allows of what the manifest asks for.
     #[serde(default)]
     pub grant: Grants,
-}
-
-/// One thing that confines a worker process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Part {
-    /// It can never gain rights.
-    NoNewPrivs,
-    /// The kernel kills it when it asks for what it does not need: sockets, programs, processes, other processes' memory.
-    Seccomp,
-    /// It has a user of its own, or is one in a user namespace alone.
-    User,
-    /// A network namespace without a network.
-    Network,
-    /// Namespaces of its own for names and shared memory.
-    Ipc,
-    /// Its file system is an empty folder that cannot be written to.
-    Root,
-    /// The kernel refuses it every file, whatever it can name.
-    Landlock,
-    /// Limits of memory, files, threads and core dumps.
-    Limits,
-}
-
-impl Part {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::NoNewPrivs,
-        Self::Seccomp,
-        Self::User,
-        Self::Network,
-        Self::Ipc,
-        Self::Root,
-        Self::Landlock,
-        Self::Limits,
-    ];
-
-    /// The word in `require`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoNewPrivs => "no-new-privs",
-            Self::Seccomp => "seccomp",
-            Self::User => "user",
-            Self::Network => "network",
-            Self::Ipc => "ipc",
-            Self::Root => "root",
-            Self::Landlock => "landlock",
-            Self::Limits => "limits",
-        }
-    }
-
-    /// What it means that a worker is without it.
-    pub fn without(self) -> &'static str {
-        match self {
-            Self::NoNewPrivs => "a program that it starts could have more rights than it",
-            Self::Seccomp => "it could ask the kernel for anything; the kernel lacks seccomp",
-            Self::User => "it has the hub's user; the kernel or the container forbids user namespaces",
-            Self::Network => {
-                "it has the hub's network, and seccomp alone keeps it from it; network namespaces are forbidden"
-            }
-            Self::Ipc => "it shares names and shared memory with the hub, and seccomp alone keeps it from them",
-            Self::Root => {
-                "it sees the hub's files, and seccomp and landlock alone keep it from them; mounting is forbidden"
-            }
-            Self::Landlock => {
-                "files are kept from it by the empty root and seccomp alone; the kernel lacks Landlock (Linux 5.13)"
-            }
-            Self::Limits => "it can use up memory and files of the machine; its limits cannot be set",
-        }
-    }
 }
 
 /// Where a plugin's code runs.

@@ -62,14 +62,26 @@ impl Engine {
 
     /// Compiles a component, or takes its compiled code from the cache. Blocks while it compiles.
     pub fn component(&self, name: &str, bytes: &[u8]) -> Result<Component> {
-        match &self.cache {
-            Some(cache) => cache.component(&self.wasmtime, name, bytes),
-            None => Err(Error::new(ErrorKind::Internal, "nothing is compiled in this process")),
-        }
+        self.cache()?.component(&self.wasmtime, name, bytes)
+    }
+
+    /// The component of what a stranger wrote, compiled elsewhere, to run in this process nevertheless.
+    pub(crate) fn trusted(&self, name: &str, bytes: &[u8], compile: impl Fn() -> Result<Vec<u8>>) -> Result<Component> {
+        self.cache()?.trusted(&self.wasmtime, name, bytes, compile)
+    }
+
+    /// The compiled code of what a stranger wrote, compiled elsewhere; it is not loaded here.
+    pub(crate) fn code(&self, bytes: &[u8], compile: impl Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        self.cache()?.code(&self.wasmtime, bytes, compile)
+    }
+
+    fn cache(&self) -> Result<&cache::Cache> {
+        let none = || Error::new(ErrorKind::Internal, "nothing is compiled in this process");
+        self.cache.as_ref().ok_or_else(none)
     }
 
     /// The component of code that the hub has sent to this worker process.
-    pub(crate) fn from_hub(&self, code: &[u8]) -> Result<Component> {
+    pub(crate) fn sent_by_hub(&self, code: &[u8]) -> Result<Component> {
         cache::from_hub(&self.wasmtime, code)
     }
 

@@ -27,7 +27,7 @@ use crate::imports::{PluginLog, Services};
 use crate::joined::Joined;
 use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
-use crate::plugin::{Carriers, InProcess, Plugins, Shown, Source, Walls, Workers, carrier, worker};
+use crate::plugin::{Carriers, Compiler, InProcess, Plugins, Shown, Source, Walls, Workers, carrier, worker};
 use crate::route::{self, Routes};
 use crate::run::{NewRun, Runs, recovery};
 use crate::runtimes::process::Processes;
@@ -128,7 +128,11 @@ impl Hub {
         let folders = Arc::new(Folders::open(state.join("environments"), workspace)?);
         let desk = Arc::new(Desk::default());
         let engine = Arc::new(Engine::new(&config.limits, &state)?);
-        let plugins = Arc::new(Plugins::new(Arc::clone(&engine), config.limits.plugin.clone()));
+        let plugins = Arc::new(Plugins::new(
+            Arc::clone(&engine),
+            Compiler::of(&config),
+            config.limits.plugin.clone(),
+        ));
         load_plugins(&plugins, &config, &root).await?;
         let gateway = Arc::new(Gateway::new(Arc::clone(&log)));
         gateway.restore().await?;

@@ -23,6 +23,7 @@ use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::Facts;
 
 pub mod carrier;
+pub mod compile;
 pub mod execute;
 mod grants;
 pub mod link;
@@ -32,6 +33,7 @@ pub mod section;
 pub mod worker;
 
 pub use carrier::Carriers;
+pub use compile::Compiler;
 pub use execute::{Executor, InProcess, Walls};
 pub use manifest::{Manifest, Role};
 pub use worker::Workers;
@@ -149,6 +151,7 @@ pub struct Shown {
 /// The plugins of this hub.
 pub struct Plugins {
     engine: Arc<Engine>,
+    compiler: Compiler,
     limits: PluginLimits,
     loaded: ArcSwap<BTreeMap<Arc<str>, Arc<Loaded>>>,
     /// The last serial number.
@@ -161,9 +164,10 @@ pub struct Plugins {
 
 impl Plugins {
     /// No plugins yet.
-    pub fn new(engine: Arc<Engine>, limits: PluginLimits) -> Self {
+    pub fn new(engine: Arc<Engine>, compiler: Compiler, limits: PluginLimits) -> Self {
         Self {
             engine,
+            compiler,
             limits,
             loaded: ArcSwap::default(),
             serial: AtomicU64::new(0),
@@ -273,11 +277,20 @@ impl Plugins {
             grants,
             limits,
         });
-        let component = self.engine.component(&facts.id, &bytes)?;
-        let linked = link::link(&self.engine, manifest.role, &facts, &component)?;
-        let code = match origin.wall() {
-            Wall::InProcess => Code::Linked(linked),
-            Wall::Worker => Code::Compiled(compiled(&facts.id, &component)?),
+        let role = manifest.role;
+        // What a stranger wrote is not compiled in this process.
+        let compile = || self.compiler.compile(role, &facts, &bytes);
+        let link = |component| link::link(self.engine.wasmtime(), role, &facts, &component).map(Code::Linked);
+        let code = match &origin {
+            Origin::Bundled => link(self.engine.component(&facts.id, &bytes)?)?,
+            Origin::Installed { wall, .. } => match wall {
+                Wall::InProcess => link(self.engine.trusted(&facts.id, &bytes, compile)?)?,
+                Wall::Worker => {
+                    let code = self.engine.code(&bytes, compile)?;
+                    link::check(role, &facts, &bytes)?;
+                    Code::Compiled(code.into())
+                }
+            },
         };
         Ok(Loaded {
             digest: hex(&Sha256::digest(&bytes)),
@@ -291,13 +304,6 @@ impl Plugins {
             code,
         })
     }
-}
-
-fn compiled(id: &str, component: &wasmtime::component::Component) -> Result<Arc<[u8]>> {
-    component.serialize().map(Into::into).map_err(|error| {
-        let message = format!("the compiled code of plugin `{id}` cannot be written");
-        Error::new(ErrorKind::Internal, message).because(error)
-    })
 }
 
 impl Source {

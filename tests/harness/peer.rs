@@ -15,7 +15,7 @@ use waypost::plugin::execute::Ended;
 use waypost::plugin::worker::confine::{ALWAYS, Confinement};
 use waypost::plugin::worker::wire::{self, Order, Word};
 
-use super::Project;
+use super::{Project, binary};
 
 /// What this binary is told to be a worker with; a manner follows.
 const MARK: &str = "--as-a-worker";
@@ -97,14 +97,24 @@ impl Manner {
 impl Project {
     /// With workers of this manner.
     pub fn workers(self, manner: Manner) -> Self {
-        let program = self.root().join("worker");
         let this = std::env::current_exe().unwrap();
-        let script = format!("#!/bin/sh\nexec '{}' {MARK} {manner:?}\n", this.display());
+        let worker = format!("exec '{}' {MARK} {manner:?}", this.display());
+        self.programs(&worker, &real("compile"))
+    }
+
+    /// With these lines of a shell as what workers and compilers are.
+    pub fn programs(self, worker: &str, compile: &str) -> Self {
+        let program: PathBuf = self.root().join("worker");
+        let script = format!("#!/bin/sh\ncase $1 in\nworker) {worker} ;;\ncompile) {compile} ;;\nesac\n");
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
-        let program: PathBuf = program;
         self.toml(&format!("[worker]\nprogram = {:?}", program.display().to_string()))
     }
+}
+
+/// What it really is, as a line of a shell.
+pub fn real(verb: &str) -> String {
+    format!("exec '{}' {verb}", binary::path().display())
 }
 
 /// What the binary does when it is run as a worker.

@@ -1,9 +1,10 @@
 //! From a component to something that can be instantiated: checked against its role and its grants, and
 //! linked with just what it was granted.
 
+use wasmparser::{Parser, Payload};
+use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
-use crate::engine::Engine;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::{self, CallState, Facts};
 
@@ -50,8 +51,10 @@ pub(super) enum Linked {
 
 /// Checks and links. Every failure is one error that names the plugin, the item and the remedy.
 pub(super) fn link(engine: &Engine, role: Role, facts: &Facts, component: &Component) -> Result<Linked> {
-    check_imports(engine, component, facts)?;
-    check_export(engine, component, role, &facts.id)?;
+    let kind = component.component_type();
+    let exports: Vec<&str> = kind.exports(engine).map(|(name, _)| name).collect();
+    check_imports(kind.imports(engine).map(|(name, _)| name), facts)?;
+    check_export(&exports, role, &facts.id)?;
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(
             "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}",
@@ -59,7 +62,7 @@ pub(super) fn link(engine: &Engine, role: Role, facts: &Facts, component: &Compo
         );
         Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin)
     };
-    let mut linker = Linker::new(engine.wasmtime());
+    let mut linker = Linker::new(engine);
     imports::link(&mut linker, &facts.grants)
         .map_err(|error| Error::new(ErrorKind::Internal, "the imports cannot be linked").because(error))?;
     let pre = linker.instantiate_pre(component).map_err(does_not_fit)?;
@@ -72,9 +75,37 @@ pub(super) fn link(engine: &Engine, role: Role, facts: &Facts, component: &Compo
     .map_err(does_not_fit)
 }
 
+/// The same for a component that is not loaded here, as far as names go; whether what they name fits was found out where it
+/// was compiled, and is found out again where it is loaded.
+pub(super) fn check(role: Role, facts: &Facts, bytes: &[u8]) -> Result<()> {
+    let (imports, exports) = names(bytes);
+    check_imports(imports.into_iter(), facts)?;
+    check_export(&exports, role, &facts.id)
+}
+
+/// What the component itself imports and exports, not what is within it.
+fn names(bytes: &[u8]) -> (Vec<&str>, Vec<&str>) {
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
+        match payload {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                imports.extend(section.into_iter().map_while(Result::ok).map(|import| import.name.name));
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                exports.extend(section.into_iter().map_while(Result::ok).map(|export| export.name.name));
+            }
+            _ => {}
+        }
+    }
+    (imports, exports)
+}
+
 /// Names the first import that is not there, before the linker says it in its own words.
-fn check_imports(engine: &Engine, component: &Component, facts: &Facts) -> Result<()> {
-    for (name, _) in component.component_type().imports(engine.wasmtime()) {
+fn check_imports<'a>(imports: impl Iterator<Item = &'a str>, facts: &Facts) -> Result<()> {
+    for name in imports {
         let granted = match imports::grant_for(name) {
             Some(("gateway", _)) => !facts.grants.gateway.is_empty(),
             Some(("state", _)) => facts.grants.state,
@@ -117,16 +148,12 @@ fn offered(import: &str) -> bool {
     .any(|package| import.starts_with(package))
 }
 
-fn check_export(engine: &Engine, component: &Component, role: Role, id: &str) -> Result<()> {
+fn check_export(exports: &[&str], role: Role, id: &str) -> Result<()> {
     let wanted = role.export();
-    if component.get_export_index(None, wanted).is_some() {
+    if exports.contains(&wanted) {
         return Ok(());
     }
-    let exports: Vec<String> = component
-        .component_type()
-        .exports(engine.wasmtime())
-        .map(|(name, _)| format!("`{name}`"))
-        .collect();
+    let exports: Vec<String> = exports.iter().map(|name| format!("`{name}`")).collect();
     let exports = if exports.is_empty() {
         "nothing".to_owned()
     } else {

@@ -26,7 +26,7 @@ pub mod confine;
 pub mod inside;
 mod line;
 mod pipe;
-mod process;
+pub(super) mod process;
 pub mod wire;
 
 use confine::Confinement;

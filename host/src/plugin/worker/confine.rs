@@ -5,8 +5,6 @@
 //! thread: threads that it makes later inherit it. Which system calls are left is in `worker/confine/calls.rs`.
 
 use std::fs;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 
 use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -56,16 +54,21 @@ impl Confinement {
     }
 }
 
-/// The first thing a worker does: it dies with its hub, and has nothing that was open there but its standard input, which is
-/// the socket.
-pub(in crate::plugin) fn begin() -> Result<UnixStream, String> {
+/// What a process may use up.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::plugin) struct Bound {
+    /// Memory beside what is reserved, in bytes.
+    pub(in crate::plugin) memory: u64,
+    /// Processor time, in seconds.
+    pub(in crate::plugin) seconds: Option<u64>,
+}
+
+/// The first thing such a process does: it dies with its hub, and has nothing that was open there but the three standard
+/// files.
+pub(in crate::plugin) fn begin() -> Result<(), String> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("it cannot be tied to the hub: {error}"))?;
     let _ = prctl::set_name(c"waypost-worker");
-    close_the_rest()?;
-    let socket = std::io::stdin().as_fd().try_clone_to_owned();
-    socket
-        .map(UnixStream::from)
-        .map_err(|error| format!("its socket cannot be used: {error}"))
+    close_the_rest()
 }
 
 /// Closes every file but the three standard ones: whatever a careless parent of the hub has left open.
@@ -84,11 +87,11 @@ fn close_the_rest() -> Result<(), String> {
 }
 
 /// Walls this process in. An error when it lacks what no worker may be without.
-pub(in crate::plugin) fn apply(memory: u64) -> Result<Confinement, String> {
+pub(in crate::plugin) fn apply(bound: Bound) -> Result<Confinement, String> {
     let mut confinement = Confinement::default();
     prctl::set_no_new_privs().map_err(|error| format!("it cannot give up new rights: {error}"))?;
     confinement.note(Part::NoNewPrivs, true);
-    confinement.note(Part::Limits, limit(memory));
+    confinement.note(Part::Limits, limit(bound));
     separate(&mut confinement);
     confinement.note(Part::Landlock, landlock());
     // Whoever has the same user cannot look into it or attach to it.
@@ -99,7 +102,7 @@ pub(in crate::plugin) fn apply(memory: u64) -> Result<Confinement, String> {
 }
 
 /// Limits of the process. What the pool of sandboxes has reserved by now is beside them.
-fn limit(memory: u64) -> bool {
+fn limit(bound: Bound) -> bool {
     let reserved = fs::read_to_string("/proc/self/status").ok().and_then(|status| {
         let line = status.lines().find_map(|line| line.strip_prefix("VmData:"))?;
         line.trim().trim_end_matches(" kB").parse::<u64>().ok()
@@ -108,10 +111,13 @@ fn limit(memory: u64) -> bool {
         return false;
     };
     set([
-        (Resource::RLIMIT_DATA, reserved.saturating_add(memory)),
+        (Resource::RLIMIT_DATA, reserved.saturating_add(bound.memory)),
         (Resource::RLIMIT_NOFILE, FILES),
         (Resource::RLIMIT_CORE, 0),
-    ])
+    ]) && bound.seconds.is_none_or(|seconds| {
+        // The first limit has a signal of its own, by which the hub knows it.
+        setrlimit(Resource::RLIMIT_CPU, seconds, seconds.saturating_add(1)).is_ok()
+    })
 }
 
 fn set<const N: usize>(limits: [(Resource, u64); N]) -> bool {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
-use super::confine::{self, Confinement};
+use super::confine::{self, Bound, Confinement};
 use super::pipe::Pipe;
 use super::wire::{self, Begin, Fault, HEAD, Load, Order, Start, VERSION, Word};
 use crate::call::{CallError, Deadline};
@@ -39,7 +40,9 @@ const BLOCKING: usize = 2;
 
 /// Runs this process as a worker until the hub is gone. Must be called before the process has a second thread.
 pub fn main() -> ExitCode {
-    match confine::begin().and_then(|socket| work(socket).map_err(|error| error.to_string())) {
+    let socket = || io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+    let begun = confine::begin().map_err(io::Error::other).and_then(|()| socket());
+    match begun.and_then(work) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -77,7 +80,10 @@ fn prepare(start: &Start) -> Result<(Engine, Confinement), String> {
         .map_err(|error| format!("the WASM engine cannot start: {error:#}"))?;
     // The kernel's page map is opened when it is first asked for.
     engine::page_map_scan();
-    let confinement = confine::apply(start.process_memory)?;
+    let confinement = confine::apply(Bound {
+        memory: start.process_memory,
+        seconds: None,
+    })?;
     let engine = Engine::without_compiler(wasmtime).map_err(|error| error.chain())?;
     Ok((engine, confinement))
 }
@@ -202,23 +208,9 @@ impl Inside {
     }
 
     fn link(&self, coming: &Coming) -> Result<Ready, CallError> {
-        let Load {
-            id,
-            role,
-            grants,
-            limits,
-            ..
-        } = &coming.load;
-        let grants = serde_json::from_str(grants)
-            .map_err(|error| CallError::new(ErrorKind::Internal, format!("the grants cannot be read: {error}")))?;
-        let facts = Arc::new(Facts {
-            id: id.as_str().into(),
-            grants,
-            may_call: Arc::new([]),
-            limits: limits.limits(),
-        });
-        let component = self.engine.from_hub(&coming.code)?;
-        let linked = link::link(&self.engine, *role, &facts, &component)?;
+        let facts = Arc::new(coming.load.facts()?);
+        let component = self.engine.sent_by_hub(&coming.code)?;
+        let linked = link::link(self.engine.wasmtime(), coming.load.role, &facts, &component)?;
         Ok(Ready { facts, linked })
     }
 

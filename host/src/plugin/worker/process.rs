@@ -116,7 +116,7 @@ fn spawn(program: &Path, verb: &str) -> io::Result<(Child, UnixStream)> {
 }
 
 /// How a process ended, as in `was killed by SIGKILL`.
-pub(super) fn in_words(status: ExitStatus) -> String {
+pub(in crate::plugin) fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),
         (None, Some(signal)) => format!("was killed by {}", signal_name(signal)),
@@ -125,6 +125,6 @@ pub(super) fn in_words(status: ExitStatus) -> String {
 }
 
 /// This binary itself, also when another one was put in its place since it was started.
-pub(super) fn this_binary() -> PathBuf {
+pub(in crate::plugin) fn this_binary() -> PathBuf {
     "/proc/self/exe".into()
 }

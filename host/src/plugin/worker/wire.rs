@@ -6,6 +6,7 @@
 //! name a principal, a plugin or a grant. Not here: which word may come when ([`super::line`]).
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -15,7 +16,8 @@ use tokio_util::codec::length_delimited::Builder;
 use super::confine::Confinement;
 use crate::call::CallError;
 use crate::config::{Limits, PluginLimits};
-use crate::imports::{Level, Reply, Request, RunFacts};
+use crate::error::{Error, ErrorKind};
+use crate::imports::{Facts, Level, Reply, Request, RunFacts};
 use crate::plugin::execute::{Ended, Job};
 use crate::plugin::manifest::Role;
 
@@ -122,7 +124,7 @@ impl Start {
     }
 
     /// As the limits of an engine.
-    pub(super) fn limits(&self) -> Limits {
+    pub(in crate::plugin) fn limits(&self) -> Limits {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Limits {
             calls: size(self.places.into()),
@@ -136,6 +138,20 @@ impl Start {
             },
             ..Limits::default()
         }
+    }
+}
+
+impl Load {
+    /// What the imports of the plugin know of it.
+    pub(in crate::plugin) fn facts(&self) -> Result<Facts, Error> {
+        let grants = serde_json::from_str(&self.grants)
+            .map_err(|error| Error::new(ErrorKind::Internal, "the grants cannot be read").because(error))?;
+        Ok(Facts {
+            id: self.id.as_str().into(),
+            grants,
+            may_call: Arc::new([]),
+            limits: self.limits.limits(),
+        })
     }
 }
 
@@ -304,3 +320,6 @@ pub fn frames(longest: usize) -> LengthDelimitedCodec {
         .max_frame_length(longest)
         .new_codec()
 }
+
+#[cfg(test)]
+mod tests;

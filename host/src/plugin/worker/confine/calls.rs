@@ -169,6 +169,8 @@ fn narrow() -> Result<Rules, seccompiler::Error> {
             vec![is(0, libc::PR_SET_NAME.unsigned_abs().into())?, is(0, NAME_MEMORY)?],
         ),
         (libc::SYS_ioctl, vec![is(1, libc::FIONBIO)?, is(1, PAGEMAP_SCAN)?]),
+        // A process that gives up says so by its end.
+        (libc::SYS_tgkill, vec![is(0, std::process::id().into())?]),
         // Two ends inside this process: how a runtime hears of signals.
         (libc::SYS_socketpair, vec![is(0, libc::AF_UNIX.unsigned_abs().into())?]),
     ]))
