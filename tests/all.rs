@@ -52,6 +52,7 @@ mod serve;
 mod spawned;
 mod tidy;
 mod tokens;
+mod worker;
 
 fn trials() -> Vec<Trial> {
     let modules = [
@@ -97,11 +98,16 @@ fn trials() -> Vec<Trial> {
         spawned::trials(),
         tidy::trials(),
         tokens::trials(),
+        worker::trials(),
+        worker::hostile::trials(),
     ];
     modules.into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = harness::peer::again() {
+        return code;
+    }
     // The one provider of cryptography, as the binary installs it.
     drop(rustls::crypto::ring::default_provider().install_default());
     let arguments = Arguments::from_args();

@@ -27,7 +27,6 @@ listed![
     a_reload_changes_new_calls_alone,
     a_plugin_is_one_file_with_its_manifest_inside,
     a_broken_file_keeps_what_was_loaded,
-    a_worker_wall_is_refused,
     an_id_is_not_taken_over,
     compiled_code_is_kept_and_not_trusted_blindly,
     a_claim_or_a_subscription_without_its_grant_is_refused_at_load,
@@ -363,14 +362,6 @@ async fn a_broken_file_keeps_what_was_loaded() {
     assert_eq!(
         reload("nobody"),
         "not-found: plugin `nobody` is not loaded; loaded are: echo, loop, replay, sandbox"
-    );
-}
-
-async fn a_worker_wall_is_refused() {
-    assert_eq!(
-        refused(&Plugin::of("echo").wall("worker")).await,
-        "unavailable: plugin `echo` (<project>/plugins/echo.wasm) asks for a worker process, which this version does not have; \
-         read what it is, then set `wall = \"in-process\"` in its [[plugin]] entry of waypost.toml"
     );
 }
 

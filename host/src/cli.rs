@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::plugin::{compile, worker};
 use crate::text::visible_lines;
 
 mod call;
@@ -83,6 +84,12 @@ enum Verb {
     /// The ticket tracker of the demo, as a process of its own.
     #[command(hide = true)]
     DemoTickets(demo::tickets::Tickets),
+    /// A worker process of a hub, which it talks to over its standard input.
+    #[command(hide = true)]
+    Worker,
+    /// Compiles a component for a hub: from standard input to standard output.
+    #[command(hide = true)]
+    Compile,
 }
 
 /// What every verb is given.
@@ -91,9 +98,28 @@ struct Context {
     json: bool,
 }
 
+/// The command line of this process.
+pub struct Command(Cli);
+
+impl Command {
+    /// Reads it; says what is wrong with it and ends the process when it cannot be read.
+    pub fn parse() -> Self {
+        Self(Cli::parse())
+    }
+
+    /// What a process does that is part of a hub and not a person's. It confines itself first, which a process can that has
+    /// no second thread yet.
+    pub fn apart(&self) -> Option<ExitCode> {
+        match self.0.verb {
+            Verb::Worker => Some(worker::inside::main()),
+            Verb::Compile => Some(compile::main()),
+            _ => None,
+        }
+    }
+}
+
 /// Runs the command line of this process.
-pub async fn main() -> ExitCode {
-    let cli = Cli::parse();
+pub async fn main(Command(cli): Command) -> ExitCode {
     log_to_standard_error(cli.verbose);
     let context = Context {
         project: cli.project,
@@ -113,6 +139,8 @@ pub async fn main() -> ExitCode {
         Verb::Doctor(verb) => verb.run(&context).await,
         Verb::Completions(verb) => verb.run(),
         Verb::DemoTickets(verb) => verb.run().await,
+        Verb::Worker => Ok(worker::inside::main()),
+        Verb::Compile => Ok(compile::main()),
     };
     done.unwrap_or_else(|error| report(&error, context.json))
 }

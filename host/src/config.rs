@@ -16,8 +16,10 @@ mod grants;
 mod installing;
 mod limits;
 mod load;
+mod narrative;
 mod origins;
 mod values;
+mod worker;
 
 pub use grants::{Folder, Grants, Secret};
 pub(crate) use installing::checked_key;
@@ -25,10 +27,13 @@ pub use installing::{Installing, Publisher, Required};
 pub use limits::{Limits, PluginLimits};
 pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
+pub use narrative::Narrative;
 pub use origins::{Means, Named, Origin, Scheme, Server, URL_BYTES};
 pub use values::{
     CommandLine, Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, count_option, duration, duration_option,
 };
+pub use worker::{Part, Worker};
+
 use values::{any_patterns, command_line, count, host_globs, name, path_globs, patterns, sha256, word_globs};
 
 /// The name of the file, in the project folder.
@@ -52,6 +57,8 @@ pub struct Config {
     pub inference: Inference,
     /// `[narrative]`: the built-in `narrative` handler.
     pub narrative: Narrative,
+    /// `[worker]`: the processes that strangers' plugins run in.
+    pub worker: Worker,
     /// `[[plugin]]`: components to load beside the bundled ones.
     #[serde(rename = "plugin")]
     pub plugins: Vec<Plugin>,
@@ -247,46 +254,6 @@ pub enum InferenceMode {
     Record,
     /// Answers from a recording with the same content; never asks the endpoint.
     Replay,
-}
-
-/// `[narrative]`: snapshots of a workspace, and the bundles that carry them to another hub.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Narrative {
-    /// Whether a snapshot holds what `.gitignore` names too. Default yes.
-    pub ignored: bool,
-    /// Files and links of one snapshot. Default 100,000.
-    #[serde(deserialize_with = "count")]
-    pub files: usize,
-    /// Bytes of all files of one snapshot together. Default 2 GiB.
-    #[serde(with = "bytes")]
-    pub size: usize,
-    /// Snapshots of one workspace, made or imported. Default 10,000.
-    #[serde(deserialize_with = "count")]
-    pub snapshots: usize,
-    /// What all snapshots of one workspace may take on disk. Default 4 GiB.
-    #[serde(with = "bytes")]
-    pub repository: usize,
-    /// Size of one bundle. Default 256 MiB.
-    #[serde(with = "bytes")]
-    pub bundle: usize,
-    /// Exported bundles that are kept in all; the oldest goes first. Default 16.
-    #[serde(deserialize_with = "count")]
-    pub bundles: usize,
-}
-
-impl Default for Narrative {
-    fn default() -> Self {
-        Self {
-            ignored: true,
-            files: 100_000,
-            size: 2 << 30,
-            snapshots: 10_000,
-            repository: 4 << 30,
-            bundle: 256 << 20,
-            bundles: 16,
-        }
-    }
 }
 
 /// `[[plugin]]`

@@ -25,10 +25,11 @@ pub const TICK: Duration = Duration::from_millis(1);
 /// Core instances that a component may consist of: 1 to 4 for Rust, about 9 for JavaScript, about 40 for Python.
 const CORE_INSTANCES: u32 = 64;
 
-/// The engine that all plugins of this hub share.
+/// The engine that all plugins of a process share.
 pub struct Engine {
     wasmtime: wasmtime::Engine,
-    cache: cache::Cache,
+    /// None in a worker process, which compiles nothing.
+    cache: Option<cache::Cache>,
     stop: Arc<AtomicBool>,
 }
 
@@ -40,6 +41,15 @@ impl Engine {
             Error::new(ErrorKind::Internal, message).because(error)
         })?;
         let cache = cache::Cache::open(&state.join("cache"))?;
+        Self::ticking(wasmtime, Some(cache))
+    }
+
+    /// One that compiles nothing, for a process that is handed compiled code.
+    pub(crate) fn without_compiler(wasmtime: wasmtime::Engine) -> Result<Self> {
+        Self::ticking(wasmtime, None)
+    }
+
+    fn ticking(wasmtime: wasmtime::Engine, cache: Option<cache::Cache>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         tick(wasmtime.clone(), Arc::clone(&stop))?;
         Ok(Self { wasmtime, cache, stop })
@@ -52,12 +62,32 @@ impl Engine {
 
     /// Compiles a component, or takes its compiled code from the cache. Blocks while it compiles.
     pub fn component(&self, name: &str, bytes: &[u8]) -> Result<Component> {
-        self.cache.component(&self.wasmtime, name, bytes)
+        self.cache()?.component(&self.wasmtime, name, bytes)
+    }
+
+    /// The component of what a stranger wrote, compiled elsewhere, to run in this process nevertheless.
+    pub(crate) fn trusted(&self, name: &str, bytes: &[u8], compile: impl Fn() -> Result<Vec<u8>>) -> Result<Component> {
+        self.cache()?.trusted(&self.wasmtime, name, bytes, compile)
+    }
+
+    /// The compiled code of what a stranger wrote, compiled elsewhere; it is not loaded here.
+    pub(crate) fn code(&self, bytes: &[u8], compile: impl Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        self.cache()?.code(&self.wasmtime, bytes, compile)
+    }
+
+    fn cache(&self) -> Result<&cache::Cache> {
+        let none = || Error::new(ErrorKind::Internal, "nothing is compiled in this process");
+        self.cache.as_ref().ok_or_else(none)
+    }
+
+    /// The component of code that the hub has sent to this worker process.
+    pub(crate) fn sent_by_hub(&self, code: &[u8]) -> Result<Component> {
+        cache::from_hub(&self.wasmtime, code)
     }
 
     /// A store for one call: its limits are set and its clock runs.
     pub fn store(&self, state: CallState) -> Store<CallState> {
-        let (deadline, cancel) = (state.call.call.deadline, state.call.call.cancel.clone());
+        let (deadline, cancel) = (state.deadline, state.cancel.clone());
         let (host_call, handles) = (state.meter.host_call(), state.meter.handles());
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.meter);

@@ -30,7 +30,9 @@ use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::health::Watched;
 use crate::plugin::lock::{Entry, Lock};
-use crate::plugin::{Carriers, InProcess, Installed, Plugins, Shown, Source, carrier};
+use crate::plugin::{
+    Carriers, Compiler, InProcess, Installed, Plugins, Shown, Source, Walls, Workers, carrier, worker,
+};
 use crate::route::{self, Routes};
 use crate::run::{NewRun, Runs, recovery};
 use crate::runtimes::process::Processes;
@@ -89,6 +91,8 @@ pub struct Hub {
     pub plugin_socket: PluginSocket,
     /// Those that it has started.
     spawned: Spawned,
+    /// The worker processes of strangers' plugins.
+    pub workers: Option<Arc<Workers>>,
     /// Who may use it from outside.
     pub tokens: Arc<Tokens>,
     /// Where people are asked.
@@ -142,7 +146,11 @@ impl Hub {
         let folders = Arc::new(Folders::open(state.join("environments"), workspace)?);
         let desk = Arc::new(Desk::default());
         let engine = Arc::new(Engine::new(&config.limits, &state)?);
-        let plugins = Arc::new(Plugins::new(Arc::clone(&engine), config.limits.plugin.clone()));
+        let plugins = Arc::new(Plugins::new(
+            Arc::clone(&engine),
+            Compiler::of(&config),
+            config.limits.plugin.clone(),
+        ));
         let installed = load_plugins(&plugins, &config, &root, &state).await?;
         let gateway = Arc::new(Gateway::new(Arc::clone(&log)));
         gateway.restore().await?;
@@ -169,8 +177,9 @@ impl Hub {
             limits: config.limits.clone(),
         };
         let variables = granted_variables(&config, &Lock::read(&root)?, variable);
+        let mut workers = None;
         let dispatcher = Dispatcher::new(rooms, |reentry| {
-            let services = Services {
+            let services = Arc::new(Services {
                 dispatch: Arc::new(reentry),
                 state: Arc::clone(&sqlite) as _,
                 folders: Arc::clone(&folders),
@@ -181,9 +190,11 @@ impl Hub {
                 project: root.clone(),
                 state_folder: state.canonicalize().unwrap_or_else(|_| state.clone()),
                 depth: config.limits.depth,
-            };
-            let plugins = Arc::new(InProcess::new(engine, Arc::new(services)));
-            Arc::new(Watched::new(plugins, Arc::clone(&log)))
+            });
+            let parts = worker::Parts::of(&config, Arc::clone(&services), Arc::clone(&plugins), Arc::clone(&log));
+            let made = workers.insert(Workers::new(parts));
+            let walls = Walls::new(InProcess::new(engine, services), Arc::clone(made));
+            Arc::new(Watched::new(Arc::new(walls), Arc::clone(&log)))
         });
         let project: Arc<str> = DEFAULT_PROJECT.into();
         let carriers = Carriers::start(carrier::Parts {
@@ -270,6 +281,7 @@ impl Hub {
             connections,
             plugin_socket,
             spawned,
+            workers,
             tokens,
             desk,
             scope,
@@ -374,6 +386,9 @@ impl Hub {
         self.runs.suspend();
         self.spawned.stop().await;
         self.carriers.stop().await;
+        if let Some(workers) = &self.workers {
+            workers.stop().await;
+        }
         if let Err(error) = self.sqlite.close().await {
             tracing::error!(error = %error.chain(), "the event log did not close in order");
         }

@@ -3,16 +3,21 @@
 //! Authority is what is linked. [`link`] puts in what a plugin was granted and nothing else; what is missing is missing at
 //! load, not refused at run time. Finer limits are checked inside each import. Nothing here is shared between calls.
 //!
-//! What reaches outside is one function over plain values in the file of its package (`http::serve`): it knows what the hub
-//! offers, the plugin's facts, the call and what the call holds open, and nothing of the engine.
+//! Each file has three parts: `Request` and `Reply`, plain data; `serve`, which answers one in the hub, with what the hub
+//! knows of the call ([`CallContext`]); and the glue of a guest, which asks through its [`Carrier`]. So the same import
+//! serves a guest in the hub's process and one in a worker process, and neither can say who it is.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 
-use crate::call::{Call, CallError, Dispatch, Sink};
+use crate::call::{Call, CallError, Deadline, Dispatch, Sink};
 use crate::config::{Grants, PluginLimits};
 use crate::engine::meter::Meter;
 use crate::environment::folders::Folders;
@@ -25,11 +30,12 @@ pub mod files;
 pub mod gateway;
 pub mod http;
 mod log;
-mod state;
+pub mod state;
 pub mod wasi;
-mod workspace;
+pub mod workspace;
 
-pub use log::PluginLog;
+pub use log::{Level, PluginLog};
+pub use wasi::RunFacts;
 
 /// The generated side of `wit/`: the traits that the files beside this one implement.
 pub mod bindings {
@@ -49,22 +55,137 @@ pub mod bindings {
 
 pub use bindings::waypost::call::types as wit;
 
+/// What an import's glue gives back: the outer error ends the guest, the inner one is the guest's to handle.
+pub(crate) type WitResult<T> = wasmtime::Result<Result<T, wit::CallError>>;
+
+/// What one file here asks of the hub.
+pub(crate) trait Carried: Sized {
+    /// What it is answered with.
+    type Reply;
+
+    /// As one of all requests.
+    fn into_request(self) -> Request;
+
+    /// Out of all replies, the one that belongs to it.
+    fn reply_of(reply: Reply) -> Option<Self::Reply>;
+}
+
+macro_rules! carried {
+    ($($name:ident => $module:ident),+ $(,)?) => {
+        /// What a guest asks of the hub.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Request {
+            $(#[doc = concat!("Of the package `", stringify!($module), "`.")] $name($module::Request)),+
+        }
+
+        /// What the hub answers.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Reply {
+            $(#[doc = concat!("Of the package `", stringify!($module), "`.")] $name($module::Reply)),+
+        }
+
+        impl CallContext {
+            /// Answers what the guest of this call asks, as the one that the hub knows it to be.
+            pub async fn serve(&self, request: Request) -> Result<Reply, CallError> {
+                match request {
+                    $(Request::$name(request) => $module::serve(self, request).await.map(Reply::$name)),+
+                }
+            }
+        }
+
+        $(impl Carried for $module::Request {
+            type Reply = $module::Reply;
+
+            fn into_request(self) -> Request {
+                Request::$name(self)
+            }
+
+            fn reply_of(reply: Reply) -> Option<Self::Reply> {
+                match reply {
+                    Reply::$name(reply) => Some(reply),
+                    _ => None,
+                }
+            }
+        })+
+    };
+}
+
+carried! {
+    Gateway => gateway,
+    State => state,
+    Workspace => workspace,
+    Http => http,
+    Files => files,
+}
+
+/// How what a guest asks for reaches the hub.
+#[derive(Clone)]
+pub enum Carrier {
+    /// The guest runs in the hub's process.
+    Here(Arc<CallContext>),
+    /// The guest runs in a worker process.
+    There(Arc<dyn Far>),
+}
+
+/// A hub at the other end of a socket, as one call sees it.
+pub trait Far: Send + Sync {
+    /// Asks, and waits for the answer. The outer error means that the hub is gone.
+    fn ask(&self, request: Request) -> BoxFuture<'_, wasmtime::Result<Result<Reply, CallError>>>;
+
+    /// Hands over one line of the plugin's log.
+    fn say(&self, level: Level, text: &str);
+
+    /// The run's time, as of the latest answer.
+    fn now(&self) -> u64;
+
+    /// A variable of the hub that the plugin was granted.
+    fn variable(&self, name: &str) -> Option<String>;
+}
+
+impl Carrier {
+    fn say(&self, level: Level, text: &str) {
+        match self {
+            Self::Here(context) => context.services.log.add(&context.plugin.id, level.as_str(), text),
+            Self::There(far) => far.say(level, text),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        match self {
+            Self::Here(context) => context.journal.as_ref().map_or(0, |journal| journal.now()),
+            Self::There(far) => far.now(),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Here(context) => context.services.variables.get(name).cloned(),
+            Self::There(far) => far.variable(name),
+        }
+    }
+}
+
 /// Everything that one call into a plugin has: one field for each thing an import needs.
 pub struct CallState {
-    /// The call itself and what the plugin may do.
-    pub call: CallContext,
     /// What it may use.
     pub meter: Meter,
     /// Its handles to things of the host.
     pub table: ResourceTable,
-    /// What it has open at the hub.
-    pub held: Held,
+    /// When the guest must have ended.
+    pub deadline: Deadline,
+    /// Fires when the guest shall stop.
+    pub cancel: CancellationToken,
+    /// Which plugin this is.
+    pub plugin: Arc<Facts>,
+    carrier: Carrier,
+    /// For agents: the clock and the random numbers of the run.
+    run: Option<RunFacts>,
     /// Made when the guest first asks for something of WASI: most Rust handlers never do.
     wasi: Option<wasmtime_wasi::WasiCtx>,
     log: log::CallLog,
 }
 
-/// The facts of one call into a plugin.
+/// What the hub knows of one call into a plugin; it stays in the hub, wherever the plugin runs.
 pub struct CallContext {
     /// The call that the plugin works on.
     pub call: Call,
@@ -76,6 +197,10 @@ pub struct CallContext {
     pub services: Arc<Services>,
     /// For agents: past calls and their replies, and the run's clock.
     pub journal: Option<Arc<Journal>>,
+    /// What it has open here.
+    held: Mutex<Held>,
+    /// Bytes that a guest in a worker process may still log.
+    log_left: AtomicUsize,
 }
 
 /// What is fixed about a plugin from load to unload.
@@ -118,6 +243,8 @@ pub struct Services {
 /// What one call into a plugin has open at the hub, each by its number.
 #[derive(Default)]
 pub struct Held {
+    /// Calls that the guest has started and not let go.
+    pub started: Numbered<gateway::Started>,
     /// Answers of servers.
     pub answers: Numbered<http::Answer>,
     /// Files that are read.
@@ -147,15 +274,21 @@ impl<T> Numbered<T> {
         number
     }
 
-    fn get(&mut self, number: u32) -> Result<&mut T, CallError> {
+    /// Takes something out while it is waited for: a guest does one thing at a time.
+    fn take(&mut self, number: u32) -> Result<T, CallError> {
         let message = "what is asked for is not open: it was closed, or belongs to another call";
         self.open
-            .get_mut(&number)
+            .remove(&number)
             .ok_or_else(|| CallError::new(ErrorKind::Invalid, message))
     }
 
-    fn remove(&mut self, number: u32) {
-        self.open.remove(&number);
+    /// Puts it back.
+    fn give_back(&mut self, number: u32, thing: T) {
+        self.open.insert(number, thing);
+    }
+
+    fn len(&self) -> usize {
+        self.open.len()
     }
 
     fn iter(&self) -> impl Iterator<Item = &T> {
@@ -163,18 +296,90 @@ impl<T> Numbered<T> {
     }
 }
 
-impl CallState {
-    /// The state of a call that begins now.
-    pub fn new(call: CallContext) -> Self {
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(call.plugin.limits.handles);
+impl CallContext {
+    /// What the hub knows of a call that begins now.
+    pub fn new(
+        call: Call,
+        sink: Sink,
+        plugin: Arc<Facts>,
+        services: Arc<Services>,
+        journal: Option<Arc<Journal>>,
+    ) -> Self {
         Self {
-            meter: Meter::new(&call.plugin.limits),
-            log: log::CallLog::new(call.plugin.limits.log),
-            table,
-            held: Held::default(),
-            wasi: None,
+            held: Mutex::default(),
+            log_left: AtomicUsize::new(plugin.limits.log.saturating_add(log::MARK)),
             call,
+            sink,
+            plugin,
+            services,
+            journal,
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a line of the plugin's log from a worker process. Whether it may be that long: a worker that keeps to the rules
+    /// has cut it by the limit `log` already.
+    pub fn hear(&self, level: Level, text: &str) -> bool {
+        let cost = text.len().max(1);
+        let take = |left: usize| left.checked_sub(cost);
+        let fits = self
+            .log_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok();
+        if fits {
+            self.services.log.add(&self.plugin.id, level.as_str(), text);
+        }
+        fits
+    }
+}
+
+impl CallState {
+    /// The state of a call that begins now, in the hub's process.
+    pub fn new(context: Arc<CallContext>) -> Self {
+        let run = context.journal.as_deref().map(RunFacts::of);
+        let (deadline, cancel) = (context.call.deadline, context.call.cancel.clone());
+        let plugin = Arc::clone(&context.plugin);
+        Self::carried(plugin, Carrier::Here(context), run, deadline, cancel)
+    }
+
+    /// The state of a call whose hub is reached by this carrier.
+    pub fn carried(
+        plugin: Arc<Facts>,
+        carrier: Carrier,
+        run: Option<RunFacts>,
+        deadline: Deadline,
+        cancel: CancellationToken,
+    ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(plugin.limits.handles);
+        Self {
+            meter: Meter::new(&plugin.limits),
+            log: log::CallLog::new(plugin.limits.log),
+            table,
+            deadline,
+            cancel,
+            plugin,
+            carrier,
+            run,
+            wasi: None,
+        }
+    }
+
+    /// Asks the hub, and takes from its reply what was asked for.
+    async fn ask<R: Carried, T>(&mut self, request: R, pick: impl FnOnce(R::Reply) -> Option<T>) -> WitResult<T> {
+        let answer = match &self.carrier {
+            Carrier::Here(context) => context.serve(request.into_request()).await,
+            Carrier::There(far) => far.ask(request.into_request()).await?,
+        };
+        match answer {
+            Ok(reply) => match R::reply_of(reply).and_then(pick) {
+                Some(reply) => Ok(Ok(reply)),
+                None => Err(wasmtime::Error::msg("the hub answered something else than was asked")),
+            },
+            Err(error) => Ok(Err(error.into())),
         }
     }
 }

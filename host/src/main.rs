@@ -9,12 +9,16 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    let command = waypost::cli::Command::parse();
+    if let Some(code) = command.apart() {
+        return code;
+    }
     // The one provider of cryptography; a second choice anywhere else would be a panic at the first connection.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(waypost::cli::main());
+            let code = runtime.block_on(waypost::cli::main(command));
             // What still runs in the background was told to stop, and is not waited for.
             runtime.shutdown_background();
             code

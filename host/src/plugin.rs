@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::Facts;
 
 pub mod carrier;
+pub mod compile;
 pub mod execute;
 mod grants;
 pub mod health;
@@ -36,12 +38,15 @@ pub mod section;
 pub mod signature;
 mod store;
 pub mod terms;
+pub mod worker;
 pub mod world;
 
 pub use carrier::Carriers;
-pub use execute::{Executor, InProcess};
+pub use compile::Compiler;
+pub use execute::{Executor, InProcess, Walls};
 pub use installed::Installed;
 pub use manifest::{Manifest, Role};
+pub use worker::Workers;
 
 /// A component with its manifest, before it is loaded.
 #[derive(Clone, Debug)]
@@ -82,6 +87,14 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Where its code runs.
+    pub fn wall(&self) -> Wall {
+        match self {
+            Self::Bundled => Wall::InProcess,
+            Self::Installed { wall, .. } | Self::Locked { wall, .. } => *wall,
+        }
+    }
+
     /// What an operator does so that this plugin gets this grant; `line` is how a manifest writes it.
     fn remedy(&self, id: &str, grant: &str, line: &str) -> String {
         match self {
@@ -119,13 +132,23 @@ pub struct Loaded {
     pub origin: Origin,
     /// How it does.
     pub health: health::Health,
-    linked: link::Linked,
+    /// Told apart from every other load, also of the same component.
+    serial: u64,
+    code: Code,
     /// Calls into it at the same time.
     places: Semaphore,
     /// Calls that may wait for a place.
     queue: Semaphore,
     /// Nested calls into it at the same time.
     reserve: Semaphore,
+}
+
+/// The code of a plugin, on its side of the wall.
+enum Code {
+    /// Linked, to run in this process.
+    Linked(link::Linked),
+    /// Compiled, for a worker process.
+    Compiled(Arc<[u8]>),
 }
 
 /// What `waypost plugin ls` shows of one plugin.
@@ -174,10 +197,13 @@ pub struct Shown {
 /// The plugins of this hub.
 pub struct Plugins {
     engine: Arc<Engine>,
+    compiler: Compiler,
     limits: PluginLimits,
     loaded: ArcSwap<BTreeMap<Arc<str>, Arc<Loaded>>>,
     /// Why those that should be loaded are not.
     refused: ArcSwap<BTreeMap<Arc<str>, String>>,
+    /// The last serial number.
+    serial: AtomicU64,
     /// One load, reload or unload at a time.
     changing: Mutex<()>,
     /// Changes after each of them.
@@ -186,12 +212,14 @@ pub struct Plugins {
 
 impl Plugins {
     /// No plugins yet.
-    pub fn new(engine: Arc<Engine>, limits: PluginLimits) -> Self {
+    pub fn new(engine: Arc<Engine>, compiler: Compiler, limits: PluginLimits) -> Self {
         Self {
             engine,
+            compiler,
             limits,
             loaded: ArcSwap::default(),
             refused: ArcSwap::default(),
+            serial: AtomicU64::new(0),
             changing: Mutex::new(()),
             changed: watch::Sender::default(),
         }
@@ -337,31 +365,6 @@ impl Plugins {
         let asked = manifest.asks();
         let grants = match &origin {
             Origin::Bundled => asked.clone(),
-            Origin::Installed {
-                path,
-                wall: Wall::Worker,
-                ..
-            } => {
-                let message = format!(
-                    "plugin `{}` ({}) asks for a worker process, which this version does not have; read what it is, then \
-                     set `wall = \"in-process\"` in its [[plugin]] entry of waypost.toml",
-                    manifest.id,
-                    path.display()
-                );
-                return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
-            }
-            Origin::Locked {
-                source,
-                wall: Wall::Worker,
-                ..
-            } => {
-                let message = format!(
-                    "plugin `{}` ({source}) asks for a worker process, which this version does not have; read what it is, then \
-                     install it with `--wall in-process`",
-                    manifest.id
-                );
-                return Err(Error::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
-            }
             Origin::Installed { grant, .. } | Origin::Locked { grant, .. } => grants::intersect(&asked, grant),
         };
         grants::check(&manifest.id, &asked, &grants, &origin)?;
@@ -372,17 +375,32 @@ impl Plugins {
             grants,
             limits,
         });
-        let linked = link::link(&self.engine, &manifest, &facts, &origin, &bytes)?;
+        let world = world::World::read(&manifest.id, &bytes);
+        if let Ok(world) = &world {
+            link::check(&manifest, &facts, &origin, world)?;
+        }
+        let role = manifest.role;
+        // What a stranger wrote is not compiled in this process.
+        let compile = || self.compiler.compile(role, &facts, &bytes);
+        let link = |component| link::link(self.engine.wasmtime(), role, &facts, &component).map(Code::Linked);
+        let code = match (&origin, origin.wall()) {
+            (Origin::Bundled, _) => link(self.engine.component(&facts.id, &bytes)?)?,
+            (_, Wall::InProcess) => link(self.engine.trusted(&facts.id, &bytes, compile)?)?,
+            (_, Wall::Worker) => Code::Compiled(self.engine.code(&bytes, compile)?.into()),
+        };
+        // The compiler has words of its own for bytes that have no world; where it takes them, nothing was checked.
+        world?;
         Ok(Loaded {
             digest: hex(&Sha256::digest(&bytes)),
             places: Semaphore::new(facts.limits.concurrency),
             queue: Semaphore::new(facts.limits.queue),
             reserve: Semaphore::new(facts.limits.concurrency),
             health: health::Health::new(&facts.limits),
+            serial: self.serial.fetch_add(1, Ordering::Relaxed) + 1,
             manifest,
             facts,
             origin,
-            linked,
+            code,
         })
     }
 }
@@ -456,6 +474,35 @@ impl Source {
 }
 
 impl Loaded {
+    /// Who is answerable for it: plugins of one publisher share a worker process.
+    pub fn publisher(&self) -> &Arc<str> {
+        &self.facts.id
+    }
+
+    /// Calls into it at the same time, nested ones included.
+    fn places(&self) -> usize {
+        self.facts.limits.concurrency.saturating_mul(2)
+    }
+
+    fn linked(&self) -> Result<&link::Linked, CallError> {
+        match &self.code {
+            Code::Linked(linked) => Ok(linked),
+            Code::Compiled(_) => Err(self.other_side()),
+        }
+    }
+
+    fn compiled(&self) -> Result<&Arc<[u8]>, CallError> {
+        match &self.code {
+            Code::Compiled(code) => Ok(code),
+            Code::Linked(_) => Err(self.other_side()),
+        }
+    }
+
+    fn other_side(&self) -> CallError {
+        let message = format!("plugin `{}` runs on the other side of the wall", self.facts.id);
+        CallError::new(ErrorKind::Internal, message)
+    }
+
     /// Whether its manifest says that it executes this call.
     pub fn serves(&self, name: &CallName) -> bool {
         self.manifest.serves.iter().any(|pattern| covers(pattern, name))

@@ -29,6 +29,7 @@ pub mod endpoint;
 pub mod guests;
 pub mod models;
 pub mod outside;
+pub mod peer;
 pub mod process;
 pub mod server;
 pub mod socket;
@@ -327,7 +328,9 @@ impl Project {
     /// Opens its hub, or says why not.
     pub async fn try_open(&self) -> Result<Arc<Hub>, Error> {
         self.write();
-        let config = Config::read(&self.root().join("waypost.toml"))?;
+        let mut config = Config::read(&self.root().join("waypost.toml"))?;
+        // This process is not the binary that a worker is.
+        config.worker.program.get_or_insert_with(binary::path);
         let variable = |wanted: &str| {
             let found = self.variables.iter().find(|(name, _)| name == wanted);
             found.map(|(_, value)| value.clone())

@@ -7,11 +7,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, output};
-use crate::config::Config;
+use crate::config::{Config, Part};
 use crate::engine;
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::plugin::Installed;
+use crate::plugin::worker::{self, confine::ALWAYS};
 use crate::route;
 use crate::text::visible_lines;
 
@@ -46,6 +47,7 @@ impl Doctor {
             findings.push(shell(config));
             findings.push(endpoint(config));
             findings.push(sockets(config));
+            findings.push(workers(config).await);
         }
         findings.push(hub(&context.project).await);
         if context.json {
@@ -168,6 +170,36 @@ fn sockets(config: &Config) -> Finding {
     } else {
         finding("sockets", Verdict::Warning, open.join("; "))
     }
+}
+
+/// Starts a worker process and hears how it is confined.
+async fn workers(config: &Config) -> Finding {
+    let confinement = match worker::probe(config).await {
+        Ok(confinement) => confinement,
+        Err(why) => {
+            let text = format!("plugins with `wall = \"worker\"` cannot run: {why}");
+            return finding("workers", Verdict::Missing, text);
+        }
+    };
+    let lacking: Vec<Part> = confinement.lacks(&Part::ALL).collect();
+    if lacking.is_empty() {
+        return finding("workers", Verdict::Ok, "a worker process has every wall that there is");
+    }
+    let required = &config.worker.require;
+    let must = |part: &Part| ALWAYS.contains(part) || required.contains(part);
+    let verdict = if lacking.iter().any(must) {
+        Verdict::Missing
+    } else {
+        Verdict::Warning
+    };
+    let lines: Vec<String> = lacking
+        .iter()
+        .map(|part| {
+            let required = if must(part) { "; it is required" } else { "" };
+            format!("without `{}`: {}{required}", part.as_str(), part.without())
+        })
+        .collect();
+    finding("workers", verdict, lines.join("\n"))
 }
 
 /// Opens the hub as every verb does: the engine starts, the log opens, every plugin loads.

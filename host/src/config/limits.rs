@@ -43,6 +43,25 @@ pub struct Limits {
     /// Connections that all plugins together hold open with the grant `http`; more answer `limit` at once. Default 256.
     #[serde(deserialize_with = "count")]
     pub outgoing: usize,
+    /// How long a worker process without calls is kept. Default 60 s.
+    #[serde(with = "duration")]
+    pub worker_idle: Duration,
+    /// Time for a worker process to be ready. Default 10 s.
+    #[serde(with = "duration")]
+    pub worker_start: Duration,
+    /// Time for a worker process to stop a call that is cancelled or late; one that does not is killed, with all its calls.
+    /// Default 1 s.
+    #[serde(with = "duration")]
+    pub worker_stop: Duration,
+    /// Memory of a worker process beside what it reserves at its start. Default 2 GiB.
+    #[serde(with = "bytes")]
+    pub worker_memory: usize,
+    /// Processor time for compiling one plugin that is not built in; by the clock, three times as much. Default 60 s.
+    #[serde(with = "duration")]
+    pub compile_time: Duration,
+    /// Memory for compiling one, beside what the process reserves at its start. Default 2 GiB.
+    #[serde(with = "bytes")]
+    pub compile_memory: usize,
     /// What every plugin gets unless its manifest asks for less or the operator grants more.
     pub plugin: PluginLimits,
 }
@@ -61,6 +80,12 @@ impl Default for Limits {
             agents: 64,
             observers: 16,
             outgoing: 256,
+            worker_idle: Duration::from_secs(60),
+            worker_start: Duration::from_secs(10),
+            worker_stop: Duration::from_secs(1),
+            worker_memory: 2 << 30,
+            compile_time: Duration::from_secs(60),
+            compile_memory: 2 << 30,
             plugin: PluginLimits::default(),
         }
     }

@@ -56,46 +56,68 @@ impl Cache {
         })
     }
 
-    /// The component of these bytes: from the cache when its entry can be trusted, else compiled and kept.
+    /// The component of these bytes: from the cache when its entry can be trusted, else compiled here and kept.
     pub fn component(&self, engine: &Engine, name: &str, bytes: &[u8]) -> Result<Component> {
-        let source: [u8; 32] = Sha256::digest(bytes).into();
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        let compatible = hasher.finish();
-        let path = self.folder.join(format!("{}-{compatible:016x}.cwasm", hex(&source)));
-        if let Some(code) = self.load(&path, &source, compatible) {
-            #[expect(
-                unsafe_code,
-                reason = "the keyed hash shows that this hub wrote these bytes for this engine"
-            )]
-            // SAFETY: `load` verified the hash over the source, the engine and every byte that is handed over here.
-            let loaded = unsafe { Component::deserialize(engine, &code) };
-            match loaded {
-                Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(plugin = name, %error, "compiled code did not load; compiling again"),
-            }
+        let entry = Entry::of(&self.folder, engine, bytes);
+        if let Some(component) = self.load(&entry).and_then(|code| trusted(engine, name, &code)) {
+            return Ok(component);
         }
-        let component = Component::new(engine, bytes).map_err(|error| not_a_component(name, bytes, &error))?;
+        let component =
+            Component::new(engine, bytes).map_err(|error| not_a_component(name, bytes, &format!("{error:#}")))?;
         match component.serialize() {
-            Ok(code) => self.keep(&path, &source, compatible, &code),
+            Ok(code) => self.keep(&entry, &code),
             Err(error) => tracing::warn!(plugin = name, %error, "compiled code cannot be kept"),
         }
         Ok(component)
     }
 
-    fn load(&self, path: &Path, source: &[u8; 32], compatible: u64) -> Option<Vec<u8>> {
-        let mut entry = fs::read(path).ok()?;
-        let stored: [u8; MAC_BYTES] = entry.get(..MAC_BYTES)?.try_into().ok()?;
-        entry.drain(..MAC_BYTES);
-        self.hash(source, compatible, &entry)?.verify(&stored.into()).ok()?;
-        Some(entry)
+    /// The component of these bytes as above, but compiled elsewhere: to run in this process nevertheless. Whoever lets it
+    /// trusts its code.
+    pub fn trusted(
+        &self,
+        engine: &Engine,
+        name: &str,
+        bytes: &[u8],
+        compile: impl Fn() -> Result<Vec<u8>>,
+    ) -> Result<Component> {
+        let entry = Entry::of(&self.folder, engine, bytes);
+        if let Some(component) = self.load(&entry).and_then(|code| trusted(engine, name, &code)) {
+            return Ok(component);
+        }
+        let code = compile()?;
+        self.keep(&entry, &code);
+        trusted(engine, name, &code).ok_or_else(|| {
+            let message = format!("the compiled code of plugin `{name}` does not load; the hub's log says why");
+            Error::new(ErrorKind::Internal, message)
+        })
+    }
+
+    /// The compiled code of these bytes: from the cache when its entry can be trusted, else compiled elsewhere and kept. It
+    /// is not loaded here.
+    pub fn code(&self, engine: &Engine, bytes: &[u8], compile: impl Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let entry = Entry::of(&self.folder, engine, bytes);
+        if let Some(code) = self.load(&entry) {
+            return Ok(code);
+        }
+        let code = compile()?;
+        self.keep(&entry, &code);
+        Ok(code)
+    }
+
+    fn load(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let mut code = fs::read(&entry.path).ok()?;
+        let stored: [u8; MAC_BYTES] = code.get(..MAC_BYTES)?.try_into().ok()?;
+        code.drain(..MAC_BYTES);
+        self.hash(entry, &code)?.verify(&stored.into()).ok()?;
+        Some(code)
     }
 
     /// Best effort: a cache that cannot be written only costs time.
-    fn keep(&self, path: &Path, source: &[u8; 32], compatible: u64, code: &[u8]) {
-        let Some(mac) = self.hash(source, compatible, code) else {
+    fn keep(&self, entry: &Entry, code: &[u8]) {
+        let Some(mac) = self.hash(entry, code) else {
             return;
         };
+        let path = &entry.path;
         let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
         let written = write_private(&temporary, &[&mac.finalize().into_bytes(), code])
             .and_then(|()| fs::rename(&temporary, path));
@@ -105,22 +127,72 @@ impl Cache {
         }
     }
 
-    fn hash(&self, source: &[u8; 32], compatible: u64, code: &[u8]) -> Option<Hmac<Sha256>> {
+    fn hash(&self, entry: &Entry, code: &[u8]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
-        mac.update(source);
-        mac.update(&compatible.to_le_bytes());
+        mac.update(&entry.source);
+        mac.update(&entry.compatible.to_le_bytes());
         mac.update(code);
         Some(mac)
     }
 }
 
-fn not_a_component(name: &str, bytes: &[u8], error: &wasmtime::Error) -> Error {
+/// Where the code of a component is kept, and what for.
+struct Entry {
+    path: PathBuf,
+    /// The hash of the component.
+    source: [u8; 32],
+    /// Of the engine.
+    compatible: u64,
+}
+
+impl Entry {
+    fn of(folder: &Path, engine: &Engine, bytes: &[u8]) -> Self {
+        let source: [u8; 32] = Sha256::digest(bytes).into();
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let compatible = hasher.finish();
+        Self {
+            path: folder.join(format!("{}-{compatible:016x}.cwasm", hex(&source))),
+            source,
+            compatible,
+        }
+    }
+}
+
+/// The component of code that a cache vouches for, or that was compiled for it at this moment.
+fn trusted(engine: &Engine, name: &str, code: &[u8]) -> Option<Component> {
+    #[expect(
+        unsafe_code,
+        reason = "the keyed hash shows that this hub kept these bytes for this engine"
+    )]
+    // SAFETY: the code is an entry whose hash over the source, the engine and every byte was verified by `load`, or the answer
+    // of a compiling process of this hub, for a plugin that its operator lets run in this process.
+    let loaded = unsafe { Component::deserialize(engine, code) };
+    loaded
+        .inspect_err(|error| tracing::warn!(plugin = name, %error, "compiled code does not load"))
+        .ok()
+}
+
+/// The component of compiled code that came over a worker's socket from its hub.
+pub(super) fn from_hub(engine: &Engine, code: &[u8]) -> Result<Component> {
+    #[expect(
+        unsafe_code,
+        reason = "the hub that started this process wrote these bytes, and is its authority in everything"
+    )]
+    // SAFETY: a worker has one peer, the hub that made its socket and started it, over a pair of sockets that has no name and
+    // that nobody else holds. The hub sends code alone whose keyed hash it has verified, or that it has just had compiled. A
+    // hub that meant harm would not need this: it chose the program that runs here.
+    let loaded = unsafe { Component::deserialize(engine, code) };
+    loaded.map_err(|error| Error::new(ErrorKind::Internal, "the compiled code does not fit this engine").because(error))
+}
+
+/// What is wrong with bytes that the compiler refused for this reason.
+pub(crate) fn not_a_component(name: &str, bytes: &[u8], reason: &str) -> Error {
     let what = match bytes {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
             "is a core WebAssembly module, not a component; build it with `--target wasm32-wasip2`".to_owned()
         }
         [0, b'a', b's', b'm', ..] => {
-            let reason = format!("{error:#}");
             // The engine says it in words alone, and without the name that the limit has here.
             let remedy = if reason.contains("minimum byte size") {
                 "; it starts beyond its limit `memory`: raise it in [limits.plugin]"
@@ -180,20 +252,20 @@ mod tests {
         cache.component(&engine, "x", &bytes).unwrap();
         let path = entry(folder.path());
         let good = fs::read(&path).unwrap();
-        let source: [u8; 32] = Sha256::digest(&bytes).into();
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        let compatible = hasher.finish();
-        assert!(cache.load(&path, &source, compatible).is_some());
-        assert!(cache.load(&path, &source, compatible ^ 1).is_none(), "another engine");
+        let mut entry = Entry::of(folder.path(), &engine, &bytes);
+        assert_eq!(entry.path, path);
+        assert!(cache.load(&entry).is_some());
+        entry.compatible ^= 1;
+        assert!(cache.load(&entry).is_none(), "another engine");
+        entry.compatible ^= 1;
         for at in [0, MAC_BYTES - 1, MAC_BYTES, good.len() / 2, good.len() - 1] {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, &bad).unwrap();
-            assert!(cache.load(&path, &source, compatible).is_none(), "byte {at}");
+            assert!(cache.load(&entry).is_none(), "byte {at}");
         }
         fs::write(&path, &good[..MAC_BYTES / 2]).unwrap();
-        assert!(cache.load(&path, &source, compatible).is_none(), "cut short");
+        assert!(cache.load(&entry).is_none(), "cut short");
         cache.component(&engine, "x", &bytes).unwrap();
         assert_eq!(
             fs::read(&path).unwrap().len(),
@@ -202,6 +274,6 @@ mod tests {
         );
         let other = tempfile::tempdir().unwrap();
         let stranger = Cache::open(other.path()).unwrap();
-        assert!(stranger.load(&path, &source, compatible).is_none(), "another key");
+        assert!(stranger.load(&entry).is_none(), "another key");
     }
 }

@@ -12,6 +12,7 @@ pub struct Meter {
     host_call: usize,
     handles: usize,
     hit: Option<Hit>,
+    refused: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +45,7 @@ impl Meter {
             host_call: limits.host_call,
             handles: limits.handles,
             hit: None,
+            refused: false,
         }
     }
 
@@ -55,6 +57,11 @@ impl Meter {
     /// Live handles.
     pub fn handles(&self) -> usize {
         self.handles
+    }
+
+    /// Whether the machine refused memory that the limits allow.
+    pub fn refused(&self) -> bool {
+        self.refused
     }
 
     /// The limit that stopped the guest, if one did.
@@ -85,6 +92,12 @@ impl ResourceLimiter for Meter {
             });
         }
         Ok(fits)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // A guest may ask for more than it has set itself.
+        self.refused |= !error.to_string().contains("maximum size");
+        Ok(())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {

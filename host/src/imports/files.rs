@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::component::Resource;
 
 use super::bindings::waypost::files::files;
-use super::{CallState, Facts, Held, Services, wit};
+use super::{CallContext, CallState, Facts, Services, WitResult};
 use crate::call::{Call, CallError};
 use crate::error::{Blame, ErrorKind};
 use crate::workspace::files::Stop;
@@ -24,7 +24,7 @@ use crate::workspace::{Last, Workspace, failed, not_found};
 const PIECE: usize = 64 << 10;
 
 /// What a plugin asks of this import.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// What is at a path.
     Stat(Named),
@@ -43,7 +43,7 @@ pub enum Request {
 }
 
 /// A path in a folder.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// The folder's name in the grant.
     pub folder: String,
@@ -52,7 +52,7 @@ pub struct Named {
 }
 
 /// What it gets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// What is there.
     Stat(Entry),
@@ -98,14 +98,8 @@ pub struct Reader {
     path: String,
 }
 
-/// Does what a plugin asks of this import.
-pub async fn serve(
-    services: &Services,
-    facts: &Facts,
-    call: &Call,
-    held: &mut Held,
-    request: Request,
-) -> Result<Reply, CallError> {
+pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {
+    let (services, facts, call) = (&context.services, &context.plugin, &context.call);
     let limits = &facts.limits;
     let at = |named: &Named, write: bool| Place::of(services, facts, named, write);
     match request {
@@ -121,7 +115,7 @@ pub async fn serve(
         }
         Request::Open(named, offset) => {
             let most = limits.file_open;
-            if held.readers.iter().count() >= most {
+            if context.held().readers.len() >= most {
                 let message = format!(
                     "plugin `{}` holds {most} files open, the limit `file-open` of [limits.plugin]; drop some first",
                     facts.id
@@ -133,11 +127,16 @@ pub async fn serve(
             let mut file = File::from_std(file);
             let moved = file.seek(SeekFrom::Start(offset)).await;
             moved.map_err(|error| failed(&path, &error))?;
-            Ok(Reply::Open(held.readers.put(Reader { file, path })))
+            Ok(Reply::Open(context.held().readers.put(Reader { file, path })))
         }
-        Request::Next(number) => held.readers.get(number)?.next().await.map(Reply::Piece),
+        Request::Next(number) => {
+            let mut reader = context.held().readers.take(number)?;
+            let piece = reader.next().await;
+            context.held().readers.give_back(number, reader);
+            piece.map(Reply::Piece)
+        }
         Request::Close(number) => {
-            held.readers.remove(number);
+            drop(context.held().readers.take(number));
             Ok(Reply::Done)
         }
         Request::Write(named, content) => {
@@ -339,27 +338,6 @@ impl Reader {
 /// An open file, as a guest holds it.
 pub struct Handle(u32);
 
-type WitResult<T> = wasmtime::Result<Result<T, wit::CallError>>;
-
-impl CallState {
-    async fn files(&mut self, request: Request) -> Result<Reply, CallError> {
-        let context = &self.call;
-        serve(
-            &context.services,
-            &context.plugin,
-            &context.call,
-            &mut self.held,
-            request,
-        )
-        .await
-    }
-}
-
-/// What the other side of this file never answers.
-fn misfit() -> wit::CallError {
-    CallError::new(ErrorKind::Internal, "the hub answered a request with something else").into()
-}
-
 fn kind(kind: Kind) -> files::Kind {
     match kind {
         Kind::File => files::Kind::File,
@@ -369,17 +347,21 @@ fn kind(kind: Kind) -> files::Kind {
     }
 }
 
+fn done(reply: Reply) -> Option<()> {
+    matches!(reply, Reply::Done).then_some(())
+}
+
 impl files::Host for CallState {
     async fn stat(&mut self, folder: String, path: String) -> WitResult<files::Info> {
-        Ok(match self.files(Request::Stat(Named { folder, path })).await {
-            Ok(Reply::Stat(entry)) => Ok(files::Info {
+        self.ask(Request::Stat(Named { folder, path }), |reply| match reply {
+            Reply::Stat(entry) => Some(files::Info {
                 kind: kind(entry.kind),
                 size: entry.size,
                 changed_ms: entry.changed_ms,
             }),
-            Ok(_) => Err(misfit()),
-            Err(error) => Err(error.into()),
+            _ => None,
         })
+        .await
     }
 
     async fn list(&mut self, folder: String, path: String) -> WitResult<Vec<files::Entry>> {
@@ -388,46 +370,46 @@ impl files::Host for CallState {
             kind: kind(entry.kind),
             size: entry.size,
         };
-        Ok(match self.files(Request::List(Named { folder, path })).await {
-            Ok(Reply::Entries(entries)) => Ok(entries.into_iter().map(entry).collect()),
-            Ok(_) => Err(misfit()),
-            Err(error) => Err(error.into()),
+        self.ask(Request::List(Named { folder, path }), |reply| match reply {
+            Reply::Entries(entries) => Some(entries.into_iter().map(entry).collect()),
+            _ => None,
         })
+        .await
     }
 
     async fn write(&mut self, folder: String, path: String, content: Vec<u8>) -> WitResult<()> {
-        let done = self.files(Request::Write(Named { folder, path }, content)).await;
-        Ok(done.map(drop).map_err(Into::into))
+        self.ask(Request::Write(Named { folder, path }, content), done).await
     }
 
     async fn remove(&mut self, folder: String, path: String) -> WitResult<()> {
-        let done = self.files(Request::Remove(Named { folder, path })).await;
-        Ok(done.map(drop).map_err(Into::into))
+        self.ask(Request::Remove(Named { folder, path }), done).await
     }
 }
 
 impl files::HostReader for CallState {
     async fn open(&mut self, folder: String, path: String, offset: u64) -> WitResult<Resource<Handle>> {
-        match self.files(Request::Open(Named { folder, path }, offset)).await {
-            Ok(Reply::Open(number)) => Ok(Ok(self.table.push(Handle(number))?)),
-            Ok(_) => Ok(Err(misfit())),
-            Err(error) => Ok(Err(error.into())),
+        let number = self.ask(Request::Open(Named { folder, path }, offset), |reply| match reply {
+            Reply::Open(number) => Some(number),
+            _ => None,
+        });
+        match number.await? {
+            Ok(number) => Ok(Ok(self.table.push(Handle(number))?)),
+            Err(error) => Ok(Err(error)),
         }
     }
 
     async fn next(&mut self, reader: Resource<Handle>) -> WitResult<Option<Vec<u8>>> {
         let Handle(number) = *self.table.get(&reader)?;
-        Ok(match self.files(Request::Next(number)).await {
-            Ok(Reply::Piece(piece)) => Ok(piece),
-            Ok(_) => Err(misfit()),
-            Err(error) => Err(error.into()),
+        self.ask(Request::Next(number), |reply| match reply {
+            Reply::Piece(piece) => Some(piece),
+            _ => None,
         })
+        .await
     }
 
     async fn drop(&mut self, reader: Resource<Handle>) -> wasmtime::Result<()> {
         let Handle(number) = self.table.delete(reader)?;
-        // Closing does not fail.
-        drop(self.files(Request::Close(number)).await);
+        self.ask(Request::Close(number), done).await?.ok();
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -13,24 +14,68 @@ use uuid::Uuid;
 use wasmtime::component::Resource;
 
 use super::bindings::waypost::gateway::{answer, calls};
-use super::{CallContext, CallState, wit};
+use super::{CallContext, CallState, WitResult, wit};
 use crate::call::{Call, CallError, CallName, Deadline, Json, Principal, PrincipalKind, Sink, Target};
 use crate::error::ErrorKind;
 use crate::run::journal::Next;
 
-/// A call under way, as `running` holds it.
-pub struct Running {
+/// What a guest asks of the gateway, and what it hands out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// To make a call to its end.
+    Call(Asked),
+    /// To start one, and follow it.
+    Start(Asked),
+    /// The next chunk of a started one.
+    Next(u32),
+    /// The end of a started one.
+    Finish(u32),
+    /// To let a started one go.
+    Drop(u32),
+    /// To hand out a chunk of its own answer.
+    Emit(String),
+}
+
+/// A call that a guest wants to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The kind.
+    pub kind: String,
+    /// The action.
+    pub action: Option<String>,
+    /// The message, as JSON.
+    pub message: String,
+    /// Less time than the caller has.
+    pub timeout_ms: Option<u64>,
+}
+
+/// What it is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The call's reply, as JSON.
+    Message(String),
+    /// The number of the started call.
+    Started(u32),
+    /// A chunk, as JSON; none when there are no more.
+    Chunk(Option<String>),
+    /// It is done.
+    Done,
+}
+
+/// A call under way, as a guest holds it: its number in the hub.
+pub struct Running(u32);
+
+/// A call under way, as the hub holds it.
+pub struct Started {
     chunks: mpsc::Receiver<Json>,
     end: Option<JoinHandle<Result<Json, CallError>>>,
-    /// Dropping the handle cancels the call.
+    /// Dropping it cancels the call.
     _guard: DropGuard,
 }
 
-type WitResult<T> = wasmtime::Result<Result<T, wit::CallError>>;
-
 impl CallContext {
     /// The call that a request of this plugin becomes.
-    fn derive(&self, request: wit::Request) -> Result<Call, CallError> {
+    fn derive(&self, request: Asked) -> Result<Call, CallError> {
         let name = CallName::new(&request.kind, request.action.as_deref());
         let outer = &self.call;
         let asked = request.timeout_ms.map(Duration::from_millis);
@@ -76,7 +121,7 @@ impl CallContext {
     }
 
     /// Makes one call to its end.
-    async fn make(&self, request: wit::Request, sink: Sink) -> Result<Json, CallError> {
+    async fn make(&self, request: Asked, sink: Sink) -> Result<Json, CallError> {
         let mut call = self.derive(request)?;
         let Some(journal) = &self.journal else {
             return self.services.dispatch.dispatch(call, sink).await.result;
@@ -94,34 +139,22 @@ impl CallContext {
             }
         }
     }
-}
 
-impl calls::Host for CallState {
-    async fn call(&mut self, request: wit::Request) -> WitResult<wit::Reply> {
-        Ok(self
-            .call
-            .make(request, Sink::discard())
-            .await
-            .map(reply)
-            .map_err(Into::into))
-    }
-}
-
-impl calls::HostRunning for CallState {
-    async fn start(&mut self, request: wit::Request) -> WitResult<Resource<Running>> {
+    /// Starts a call; the guest follows it by its number.
+    fn start(&self, request: Asked) -> Result<u32, CallError> {
+        let most = self.plugin.limits.handles;
+        if self.held().started.len() >= most {
+            return Err(too_many(&self.plugin.id, most));
+        }
         let (sink, chunks) = Sink::channel();
-        let mut call = match self.call.derive(request) {
-            Ok(call) => call,
-            Err(error) => return Ok(Err(error.into())),
-        };
+        let mut call = self.derive(request)?;
         let cancel = CancellationToken::clone(&call.cancel);
-        let dispatch = Arc::clone(&self.call.services.dispatch);
-        let end = match &self.call.journal {
+        let dispatch = Arc::clone(&self.services.dispatch);
+        let end = match &self.journal {
             None => tokio::spawn(async move { dispatch.dispatch(call, sink).await.result }),
-            Some(journal) => match journal.next(&call) {
-                Err(error) => return Ok(Err(error.into())),
-                Ok(Next::Past(result)) => tokio::spawn(async move { result }),
-                Ok(Next::New(index)) => {
+            Some(journal) => match journal.next(&call)? {
+                Next::Past(result) => tokio::spawn(async move { result }),
+                Next::New(index) => {
                     call.index = Some(index);
                     let journal = Arc::clone(journal);
                     let stream = journal.stream();
@@ -135,67 +168,131 @@ impl calls::HostRunning for CallState {
                 }
             },
         };
-        let running = Running {
+        let started = Started {
             chunks,
             end: Some(end),
             _guard: cancel.drop_guard(),
         };
-        Ok(match self.table.push(running) {
-            Ok(resource) => Ok(resource),
-            Err(_) => Err(CallError::new(
-                ErrorKind::Limit,
-                format!(
-                    "plugin `{}` holds {} handles, the limit `handles` of [limits.plugin]; drop some first",
-                    self.call.plugin.id, self.call.plugin.limits.handles
-                ),
-            )
-            .into()),
-        })
+        Ok(self.held().started.put(started))
+    }
+}
+
+fn too_many(plugin: &str, most: usize) -> CallError {
+    let message =
+        format!("plugin `{plugin}` holds {most} handles, the limit `handles` of [limits.plugin]; drop some first");
+    CallError::new(ErrorKind::Limit, message)
+}
+
+pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {
+    let text = |json: Json| json.as_str().to_owned();
+    match request {
+        Request::Call(asked) => context.make(asked, Sink::discard()).await.map(text).map(Reply::Message),
+        Request::Start(asked) => context.start(asked).map(Reply::Started),
+        Request::Next(number) => {
+            let mut started = context.held().started.take(number)?;
+            let chunk = started.chunks.recv().await;
+            context.held().started.give_back(number, started);
+            Ok(Reply::Chunk(chunk.map(text)))
+        }
+        Request::Finish(number) => {
+            let mut started = context.held().started.take(number)?;
+            let Some(end) = started.end.take() else {
+                context.held().started.give_back(number, started);
+                return Err(CallError::new(ErrorKind::Invalid, "this call's end was already taken"));
+            };
+            while started.chunks.recv().await.is_some() {}
+            let result = end.await.unwrap_or_else(|_| {
+                Err(CallError::new(
+                    ErrorKind::Internal,
+                    "the call ended without an answer; the hub's log says why",
+                ))
+            });
+            context.held().started.give_back(number, started);
+            result.map(text).map(Reply::Message)
+        }
+        Request::Drop(number) => {
+            drop(context.held().started.take(number));
+            Ok(Reply::Done)
+        }
+        Request::Emit(chunk) => context.sink.emit(Json::parse(chunk)?).await.map(|()| Reply::Done),
+    }
+}
+
+impl From<wit::Request> for Asked {
+    fn from(request: wit::Request) -> Self {
+        Self {
+            kind: request.kind,
+            action: request.action,
+            message: request.message,
+            timeout_ms: request.timeout_ms,
+        }
+    }
+}
+
+fn message(reply: Reply) -> Option<wit::Reply> {
+    match reply {
+        Reply::Message(message) => Some(wit::Reply {
+            message,
+            meta: Vec::new(),
+        }),
+        _ => None,
+    }
+}
+
+fn done(reply: Reply) -> Option<()> {
+    matches!(reply, Reply::Done).then_some(())
+}
+
+impl calls::Host for CallState {
+    async fn call(&mut self, request: wit::Request) -> WitResult<wit::Reply> {
+        self.ask(Request::Call(request.into()), message).await
+    }
+}
+
+impl calls::HostRunning for CallState {
+    async fn start(&mut self, request: wit::Request) -> WitResult<Resource<Running>> {
+        let started = self.ask(Request::Start(request.into()), |reply| match reply {
+            Reply::Started(number) => Some(number),
+            _ => None,
+        });
+        let number = match started.await? {
+            Ok(number) => number,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Ok(resource) = self.table.push(Running(number)) {
+            return Ok(Ok(resource));
+        }
+        Ok(self
+            .ask(Request::Drop(number), done)
+            .await?
+            .and_then(|()| Err(too_many(&self.plugin.id, self.plugin.limits.handles).into())))
     }
 
     async fn next(&mut self, running: Resource<Running>) -> wasmtime::Result<Option<wit::Json>> {
-        let running = self.table.get_mut(&running)?;
-        Ok(running.chunks.recv().await.map(|chunk| chunk.as_str().to_owned()))
+        let number = self.table.get(&running)?.0;
+        let chunk = self.ask(Request::Next(number), |reply| match reply {
+            Reply::Chunk(chunk) => Some(chunk),
+            _ => None,
+        });
+        chunk
+            .await?
+            .map_err(|error| wasmtime::Error::msg(CallError::from(error).message))
     }
 
     async fn finish(&mut self, running: Resource<Running>) -> WitResult<wit::Reply> {
-        let running = self.table.get_mut(&running)?;
-        let Some(end) = running.end.take() else {
-            return Ok(Err(CallError::new(
-                ErrorKind::Invalid,
-                "this call's end was already taken",
-            )
-            .into()));
-        };
-        while running.chunks.recv().await.is_some() {}
-        let result = end.await.unwrap_or_else(|_| {
-            Err(CallError::new(
-                ErrorKind::Internal,
-                "the call ended without an answer; the hub's log says why",
-            ))
-        });
-        Ok(result.map(reply).map_err(Into::into))
+        let number = self.table.get(&running)?.0;
+        self.ask(Request::Finish(number), message).await
     }
 
     async fn drop(&mut self, running: Resource<Running>) -> wasmtime::Result<()> {
-        self.table.delete(running)?;
+        let Running(number) = self.table.delete(running)?;
+        self.ask(Request::Drop(number), done).await?.ok();
         Ok(())
     }
 }
 
 impl answer::Host for CallState {
     async fn emit(&mut self, chunk: wit::Json) -> WitResult<()> {
-        let sent = match Json::parse(chunk) {
-            Ok(chunk) => self.call.sink.emit(chunk).await,
-            Err(error) => Err(error),
-        };
-        Ok(sent.map_err(Into::into))
-    }
-}
-
-fn reply(message: Json) -> wit::Reply {
-    wit::Reply {
-        message: message.as_str().to_owned(),
-        meta: Vec::new(),
+        self.ask(Request::Emit(chunk), done).await
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::Resource;
 
 use super::bindings::waypost::http::client;
-use super::{CallState, Facts, Held, Services, wit};
+use super::{CallContext, CallState, Facts, Services, WitResult};
 use crate::call::{Call, CallError, Deadline};
 use crate::config::{Grants, Means, PluginLimits, Server};
 use crate::error::{Blame, ErrorKind};
@@ -35,7 +35,7 @@ use redact::Redactor;
 const PIECE: usize = 64 << 10;
 
 /// What a plugin asks of this import.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Send this.
     Send(Outgoing),
@@ -46,7 +46,7 @@ pub enum Request {
 }
 
 /// What it gets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// The head of an answer.
     Head {
@@ -64,7 +64,7 @@ pub enum Reply {
 }
 
 /// A request to a server.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outgoing {
     /// The method.
     pub method: String,
@@ -79,7 +79,7 @@ pub struct Outgoing {
 }
 
 /// What a header says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// This.
     Text(String),
@@ -117,33 +117,31 @@ struct Open {
     _place: OwnedSemaphorePermit,
 }
 
-/// Does what a plugin asks of this import.
-pub async fn serve(
-    services: &Services,
-    facts: &Facts,
-    call: &Call,
-    held: &mut Held,
-    request: Request,
-) -> Result<Reply, CallError> {
-    let open = &mut held.answers;
+pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {
+    let facts = &context.plugin;
     match request {
         Request::Send(asked) => {
             let most = facts.limits.http_open;
-            if open.iter().filter(|answer| answer.is_open()).count() >= most {
+            if context.held().answers.iter().filter(|answer| answer.is_open()).count() >= most {
                 let message = format!(
                     "plugin `{}` holds {most} answers open, the limit `http-open` of [limits.plugin]; read or drop some first",
                     facts.id
                 );
                 return Err(CallError::new(ErrorKind::Limit, message));
             }
-            let (head, answer) = send(services, facts, call, asked).await?;
-            let body = open.put(answer);
+            let (head, answer) = send(&context.services, facts, &context.call, asked).await?;
+            let body = context.held().answers.put(answer);
             let (status, headers) = head;
             Ok(Reply::Head { status, headers, body })
         }
-        Request::Next(body) => open.get(body)?.next().await.map(Reply::Piece),
+        Request::Next(body) => {
+            let mut answer = context.held().answers.take(body)?;
+            let piece = answer.next().await;
+            context.held().answers.give_back(body, answer);
+            piece.map(Reply::Piece)
+        }
         Request::Close(body) => {
-            open.remove(body);
+            drop(context.held().answers.take(body));
             Ok(Reply::Closed)
         }
     }
@@ -347,27 +345,6 @@ impl Open {
 /// An answer's body, as a guest holds it.
 pub struct Body(u32);
 
-type WitResult<T> = wasmtime::Result<Result<T, wit::CallError>>;
-
-impl CallState {
-    async fn http(&mut self, request: Request) -> Result<Reply, CallError> {
-        let context = &self.call;
-        serve(
-            &context.services,
-            &context.plugin,
-            &context.call,
-            &mut self.held,
-            request,
-        )
-        .await
-    }
-}
-
-/// What the other side of this file never answers.
-fn misfit() -> CallError {
-    CallError::new(ErrorKind::Internal, "the hub answered a request with something else")
-}
-
 impl client::Host for CallState {
     async fn send(&mut self, request: client::Request) -> WitResult<client::Response> {
         let headers = request.headers.into_iter().map(|header| {
@@ -384,10 +361,13 @@ impl client::Host for CallState {
             body: request.body,
             timeout_ms: request.timeout_ms,
         };
-        let (status, headers, body) = match self.http(Request::Send(outgoing)).await {
-            Ok(Reply::Head { status, headers, body }) => (status, headers, body),
-            Ok(_) => return Ok(Err(misfit().into())),
-            Err(error) => return Ok(Err(error.into())),
+        let head = self.ask(Request::Send(outgoing), |reply| match reply {
+            Reply::Head { status, headers, body } => Some((status, headers, body)),
+            _ => None,
+        });
+        let (status, headers, body) = match head.await? {
+            Ok(head) => head,
+            Err(error) => return Ok(Err(error)),
         };
         Ok(Ok(client::Response {
             status,
@@ -401,17 +381,20 @@ impl client::Host for CallState {
 impl client::HostBody for CallState {
     async fn next(&mut self, body: Resource<Body>) -> WitResult<Option<Vec<u8>>> {
         let Body(number) = *self.table.get(&body)?;
-        Ok(match self.http(Request::Next(number)).await {
-            Ok(Reply::Piece(piece)) => Ok(piece),
-            Ok(_) => Err(misfit().into()),
-            Err(error) => Err(error.into()),
+        self.ask(Request::Next(number), |reply| match reply {
+            Reply::Piece(piece) => Some(piece),
+            _ => None,
         })
+        .await
     }
 
     async fn drop(&mut self, body: Resource<Body>) -> wasmtime::Result<()> {
         let Body(number) = self.table.delete(body)?;
-        // Closing does not fail.
-        drop(self.http(Request::Close(number)).await);
+        self.ask(Request::Close(number), |reply| {
+            matches!(reply, Reply::Closed).then_some(())
+        })
+        .await?
+        .ok();
         Ok(())
     }
 }

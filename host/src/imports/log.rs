@@ -8,12 +8,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
-use super::CallState;
-use super::bindings::waypost::log::log::{self, Level};
+use super::bindings::waypost::log::log;
+use super::{CallState, Carrier};
 use crate::text::visible;
 
 /// Lines kept for each plugin.
@@ -21,6 +21,37 @@ const KEPT: usize = 500;
 
 /// The longest line of standard output; a longer one is broken.
 const LINE: usize = 4096;
+
+/// More than the mark takes that stands where a call's log was cut.
+pub(super) const MARK: usize = 256;
+
+/// How loud a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Level {
+    /// For the author alone.
+    Debug,
+    /// What happens.
+    Info,
+    /// What somebody should look at.
+    Warn,
+    /// What went wrong.
+    Error,
+    /// A line of standard output or standard error.
+    Output,
+}
+
+impl Level {
+    /// The word in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Output => "output",
+        }
+    }
+}
 
 /// What plugins said lately, by plugin id.
 #[derive(Debug, Default)]
@@ -82,12 +113,12 @@ impl CallLog {
     }
 
     /// Takes what fits of a text; the first that does not fit leaves a mark.
-    fn write(&self, to: &PluginLog, plugin: &Arc<str>, level: &'static str, text: &str) {
+    fn write(&self, to: &dyn Fn(Level, &str), level: Level, text: &str) {
         let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.line(to, plugin, level, text);
+        budget.line(to, level, text);
     }
 
-    fn output(&self, to: &PluginLog, plugin: &Arc<str>, bytes: &[u8]) {
+    fn output(&self, to: &dyn Fn(Level, &str), bytes: &[u8]) {
         let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for &byte in bytes {
             // Nothing more fits: whatever else comes costs nothing.
@@ -95,7 +126,7 @@ impl CallLog {
                 return;
             }
             if byte == b'\n' || budget.partial.len() > budget.left.min(LINE) {
-                budget.flush(to, plugin);
+                budget.flush(to);
             }
             if byte != b'\n' {
                 budget.partial.push(byte);
@@ -105,43 +136,43 @@ impl CallLog {
 }
 
 impl Budget {
-    fn line(&mut self, to: &PluginLog, plugin: &Arc<str>, level: &'static str, text: &str) {
+    fn line(&mut self, to: &dyn Fn(Level, &str), level: Level, text: &str) {
         if self.left == 0 {
             return;
         }
         if text.len() < self.left {
             self.left -= text.len().max(1);
-            to.add(plugin, level, text);
+            to(level, text);
             return;
         }
         let cut = (0..=self.left).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        to.add(plugin, level, text.get(..cut).unwrap_or_default());
+        to(level, text.get(..cut).unwrap_or_default());
         let mark = format!(
             "[the rest of this call's log is dropped: {} bytes is the limit `log` of [limits.plugin]]",
             self.most
         );
-        to.add(plugin, "warn", &mark);
+        to(Level::Warn, &mark);
         self.left = 0;
     }
 
-    fn flush(&mut self, to: &PluginLog, plugin: &Arc<str>) {
+    fn flush(&mut self, to: &dyn Fn(Level, &str)) {
         if !self.partial.is_empty() {
             let line = std::mem::take(&mut self.partial);
-            self.line(to, plugin, "output", &String::from_utf8_lossy(&line));
+            self.line(to, Level::Output, &String::from_utf8_lossy(&line));
         }
     }
 }
 
 impl log::Host for CallState {
-    async fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+    async fn log(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
         let level = match level {
-            Level::Debug => "debug",
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
+            log::Level::Debug => Level::Debug,
+            log::Level::Info => Level::Info,
+            log::Level::Warn => Level::Warn,
+            log::Level::Error => Level::Error,
         };
-        self.log
-            .write(&self.call.services.log, &self.call.plugin.id, level, &message);
+        let carrier = &self.carrier;
+        self.log.write(&|level, text| carrier.say(level, text), level, &message);
         Ok(())
     }
 }
@@ -150,16 +181,14 @@ impl log::Host for CallState {
 #[derive(Clone)]
 pub(super) struct Output {
     log: CallLog,
-    to: Arc<PluginLog>,
-    plugin: Arc<str>,
+    carrier: Carrier,
 }
 
 impl CallState {
     pub(super) fn output(&self) -> Output {
         Output {
             log: self.log.clone(),
-            to: Arc::clone(&self.call.services.log),
-            plugin: Arc::clone(&self.call.plugin.id),
+            carrier: self.carrier.clone(),
         }
     }
 }
@@ -178,7 +207,7 @@ impl StdoutStream for Output {
 
 impl AsyncWrite for Output {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.log.output(&self.to, &self.plugin, bytes);
+        self.log.output(&|level, text| self.carrier.say(level, text), bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -195,7 +224,7 @@ impl AsyncWrite for Output {
 impl Drop for CallState {
     fn drop(&mut self) {
         let mut budget = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.flush(&self.call.services.log, &self.call.plugin.id);
+        budget.flush(&|level, text| self.carrier.say(level, text));
     }
 }
 
@@ -211,10 +240,11 @@ mod tests {
     #[test]
     fn a_flood_is_cut_once_with_a_mark() {
         let (log, plugin) = (PluginLog::default(), Arc::from("p"));
+        let to = |level: Level, text: &str| log.add(&plugin, level.as_str(), text);
         let call = CallLog::new(10);
-        call.write(&log, &plugin, "info", "12345");
-        call.output(&log, &plugin, b"6789\nabcdefgh\nnever\n");
-        call.write(&log, &plugin, "info", "never");
+        call.write(&to, Level::Info, "12345");
+        call.output(&to, b"6789\nabcdefgh\nnever\n");
+        call.write(&to, Level::Info, "never");
         let mark = "[the rest of this call's log is dropped: 10 bytes is the limit `log` of [limits.plugin]]";
         assert_eq!(texts(&log), ["12345", "6789", "a", mark]);
     }
@@ -223,9 +253,10 @@ mod tests {
         #[test]
         fn what_is_kept_is_bounded(most in 1usize..200, writes in proptest::collection::vec(".{0,40}", 0..30)) {
             let (log, plugin) = (PluginLog::default(), Arc::from("p"));
+            let to = |level: Level, text: &str| log.add(&plugin, level.as_str(), text);
             let call = CallLog::new(most);
             for text in &writes {
-                call.write(&log, &plugin, "info", text);
+                call.write(&to, Level::Info, text);
             }
             let kept: usize = log.lines("p").iter().filter(|line| !line.text.starts_with('[')).count();
             prop_assert!(kept <= most + 1);

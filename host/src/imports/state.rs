@@ -1,58 +1,86 @@
 //! `waypost:state`: small values that outlive a call.
 
+use serde::{Deserialize, Serialize};
+
 use super::bindings::waypost::state::store;
-use super::{CallState, wit};
+use super::{CallContext, CallState, WitResult};
 use crate::call::CallError;
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 
 /// The longest key, in bytes.
 const KEY: usize = 512;
 
-type WitResult<T> = wasmtime::Result<Result<T, wit::CallError>>;
+/// What a guest asks of its store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The value under a key.
+    Get(String),
+    /// Another value under a key, or none any more.
+    Put(String, Option<String>),
+    /// The keys that begin with this.
+    Keys(String),
+}
 
-impl CallState {
-    async fn write(&mut self, key: String, value: Option<String>) -> Result<(), CallError> {
-        if key.is_empty() || key.len() > KEY {
+/// What it is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The value, if there is one.
+    Value(Option<String>),
+    /// It is on disk.
+    Kept,
+    /// The keys, in order.
+    Keys(Vec<String>),
+}
+
+pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {
+    let (project, plugin) = (&context.call.principal.project, &context.plugin);
+    let state = &context.services.state;
+    match request {
+        Request::Get(key) => state.get(project, &plugin.id, &key).await.map(Reply::Value),
+        Request::Put(key, _) if key.is_empty() || key.len() > KEY => {
             let message = format!("a state key has 1 to {KEY} bytes, this one has {}", key.len());
             return Err(CallError::new(ErrorKind::Invalid, message));
         }
-        let (call, plugin) = (&self.call, &self.call.plugin);
-        let project = &call.call.principal.project;
-        let set = call
-            .services
-            .state
-            .set(project, &plugin.id, &key, value, plugin.limits.state);
-        set.await.map_err(Into::into)
+        Request::Put(key, value) => {
+            let set = state.set(project, &plugin.id, &key, value, plugin.limits.state);
+            set.await.map(|()| Reply::Kept)
+        }
+        Request::Keys(prefix) => state.keys(project, &plugin.id, &prefix).await.map(Reply::Keys),
+    }
+    .map_err(Into::into)
+}
+
+impl CallState {
+    async fn put(&mut self, key: String, value: Option<String>) -> WitResult<()> {
+        self.ask(Request::Put(key, value), |reply| {
+            matches!(reply, Reply::Kept).then_some(())
+        })
+        .await
     }
 }
 
 impl store::Host for CallState {
     async fn get(&mut self, key: String) -> WitResult<Option<String>> {
-        let project = &self.call.call.principal.project;
-        let value = self.call.services.state.get(project, &self.call.plugin.id, &key).await;
-        Ok(value.map_err(to_wit))
+        self.ask(Request::Get(key), |reply| match reply {
+            Reply::Value(value) => Some(value),
+            _ => None,
+        })
+        .await
     }
 
     async fn set(&mut self, key: String, value: String) -> WitResult<()> {
-        Ok(self.write(key, Some(value)).await.map_err(Into::into))
+        self.put(key, Some(value)).await
     }
 
     async fn remove(&mut self, key: String) -> WitResult<()> {
-        Ok(self.write(key, None).await.map_err(Into::into))
+        self.put(key, None).await
     }
 
     async fn keys(&mut self, prefix: String) -> WitResult<Vec<String>> {
-        let project = &self.call.call.principal.project;
-        let keys = self
-            .call
-            .services
-            .state
-            .keys(project, &self.call.plugin.id, &prefix)
-            .await;
-        Ok(keys.map_err(to_wit))
+        self.ask(Request::Keys(prefix), |reply| match reply {
+            Reply::Keys(keys) => Some(keys),
+            _ => None,
+        })
+        .await
     }
-}
-
-fn to_wit(error: Error) -> wit::CallError {
-    CallError::from(error).into()
 }

@@ -3,20 +3,42 @@
 //! No folder, no socket and no argument exists in here, and no variable but those that were granted by name, so nothing
 //! outside can be reached through it. An agent's clock and random numbers come from its run, so that a replay sees the same ones.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 use wasmtime::component::Linker;
 use wasmtime_wasi::clocks::{HostMonotonicClock, HostWallClock};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::CallState;
+use super::{CallState, Carrier};
 use crate::run::journal::Journal;
 
 /// The most random bytes that a guest gets in one request.
 const RANDOM: u64 = 64 << 10;
+
+/// What makes the clock and the random numbers of an agent those of its run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// When the run began, in milliseconds since 1970.
+    pub began: u64,
+    /// Its time now.
+    pub now: u64,
+    /// A seed for each source of random numbers.
+    pub seeds: [[u8; 32]; 3],
+}
+
+impl RunFacts {
+    /// Those of a run with this journal.
+    pub fn of(journal: &Journal) -> Self {
+        Self {
+            began: journal.began(),
+            now: journal.now(),
+            seeds: [0, 1, 2].map(|purpose| journal.seed(purpose)),
+        }
+    }
+}
 
 pub(super) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)
@@ -40,20 +62,22 @@ impl CallState {
             .max_random_size(RANDOM)
             .allow_tcp(false)
             .allow_udp(false);
-        for name in &self.call.plugin.grants.env {
-            if let Some(value) = self.call.services.variables.get(name) {
+        for name in &self.plugin.grants.env {
+            if let Some(value) = self.carrier.variable(name) {
                 wasi.env(name, value);
             }
         }
-        if let Some(journal) = &self.call.journal {
-            let clock = RunClock(Arc::clone(journal));
+        if let Some(run) = &self.run {
+            let clock = RunClock {
+                carrier: self.carrier.clone(),
+                began: run.began,
+            };
+            let [secure, insecure, seed] = run.seeds;
             wasi.wall_clock(clock.clone())
                 .monotonic_clock(clock)
-                .secure_random(StdRng::from_seed(journal.seed(0)))
-                .insecure_random(StdRng::from_seed(journal.seed(1)))
-                .insecure_random_seed(u128::from_le_bytes(
-                    journal.seed(2).first_chunk().copied().unwrap_or_default(),
-                ));
+                .secure_random(StdRng::from_seed(secure))
+                .insecure_random(StdRng::from_seed(insecure))
+                .insecure_random_seed(u128::from_le_bytes(seed.first_chunk().copied().unwrap_or_default()));
         }
         wasi.build()
     }
@@ -61,7 +85,10 @@ impl CallState {
 
 /// The clock of a run: it stands still between replies, so that a replay reads the same times.
 #[derive(Clone)]
-struct RunClock(Arc<Journal>);
+struct RunClock {
+    carrier: Carrier,
+    began: u64,
+}
 
 impl HostWallClock for RunClock {
     fn resolution(&self) -> Duration {
@@ -69,7 +96,7 @@ impl HostWallClock for RunClock {
     }
 
     fn now(&self) -> Duration {
-        Duration::from_millis(self.0.now())
+        Duration::from_millis(self.carrier.now())
     }
 }
 
@@ -79,6 +106,6 @@ impl HostMonotonicClock for RunClock {
     }
 
     fn now(&self) -> u64 {
-        self.0.elapsed().saturating_mul(1_000_000)
+        self.carrier.now().saturating_sub(self.began).saturating_mul(1_000_000)
     }
 }

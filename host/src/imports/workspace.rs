@@ -1,24 +1,64 @@
 //! `waypost:workspace`: a provider makes and removes the folders of environments inside the hub.
 
+use serde::{Deserialize, Serialize};
+
 use super::bindings::waypost::workspace::folders;
-use super::{CallState, wit};
+use super::{CallContext, CallState, WitResult};
 use crate::call::CallError;
 
-type WitResult<T> = wasmtime::Result<Result<T, wit::CallError>>;
+/// What a guest asks of the folders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// To make the folder of an environment.
+    Create(String),
+    /// Whether a folder is there.
+    Exists(String),
+    /// To remove one.
+    Remove(String),
+}
+
+/// What it is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The folder's name.
+    Folder(String),
+    /// Whether it is there.
+    There(bool),
+    /// It is gone.
+    Removed,
+}
+
+pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {
+    let folders = &context.services.folders;
+    match request {
+        Request::Create(environment) => folders.create(&environment).await.map(Reply::Folder),
+        Request::Exists(folder) => folders.exists(&folder).map(Reply::There),
+        Request::Remove(folder) => folders.remove(&folder).await.map(|()| Reply::Removed),
+    }
+    .map_err(Into::into)
+}
 
 impl folders::Host for CallState {
     async fn create(&mut self, environment: String) -> WitResult<String> {
-        let made = self.call.services.folders.create(&environment).await;
-        Ok(made.map_err(|error| CallError::from(error).into()))
+        self.ask(Request::Create(environment), |reply| match reply {
+            Reply::Folder(folder) => Some(folder),
+            _ => None,
+        })
+        .await
     }
 
     async fn exists(&mut self, folder: String) -> WitResult<bool> {
-        let found = self.call.services.folders.exists(&folder);
-        Ok(found.map_err(|error| CallError::from(error).into()))
+        self.ask(Request::Exists(folder), |reply| match reply {
+            Reply::There(there) => Some(there),
+            _ => None,
+        })
+        .await
     }
 
     async fn remove(&mut self, folder: String) -> WitResult<()> {
-        let removed = self.call.services.folders.remove(&folder).await;
-        Ok(removed.map_err(|error| CallError::from(error).into()))
+        self.ask(Request::Remove(folder), |reply| {
+            matches!(reply, Reply::Removed).then_some(())
+        })
+        .await
     }
 }

@@ -1,7 +1,7 @@
 //! One call into a plugin: a place, a fresh store, the export of its role, and what its end means.
 //!
-//! [`Executor`] is the wall: in this process now, in a worker process for strangers' code later. Everything that crosses it
-//! is plain data, apart from the sink and the way back into dispatch, which become messages on a socket there.
+//! [`Executor`] is the wall: in this process ([`InProcess`]), or in a worker process ([`super::worker`]). What crosses it is
+//! plain data: a [`Job`] in, an [`Ended`] out, and between them what the imports ask.
 
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use tokio::sync::SemaphorePermit;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 
-use super::Loaded;
 use super::link::{Linked, bindings};
+use super::{Loaded, Workers};
 use crate::call::{Call, CallError, Json, Sink};
+use crate::config::Wall;
 use crate::engine::Engine;
 use crate::error::{Blame, ErrorKind};
-use crate::imports::{CallContext, CallState, Services, wit};
+use crate::imports::{CallContext, CallState, Facts, Services, wit};
 use crate::run::journal::Journal;
 
 use bindings::agent::exports::waypost::plugin::agent as agent_world;
@@ -57,19 +58,17 @@ impl InProcess {
         sink: &Sink,
         journal: Option<Arc<Journal>>,
     ) -> Result<Json, CallError> {
+        let linked = plugin.linked()?;
         let _place = place(plugin, call).await?;
-        let mut store = self.engine.store(CallState::new(CallContext {
-            call: call.clone(),
-            sink: sink.clone(),
-            plugin: Arc::clone(&plugin.facts),
-            services: Arc::clone(&self.services),
+        let context = CallContext::new(
+            call.clone(),
+            sink.clone(),
+            Arc::clone(&plugin.facts),
+            Arc::clone(&self.services),
             journal,
-        }));
-        match enter(plugin, call, &mut store).await {
-            Ok(Ok(reply)) => accept(plugin, reply),
-            Ok(Err(error)) => Err(CallError::from(error).blame(Blame::Plugin)),
-            Err(error) => Err(fault(plugin, call, &store, &error)),
-        }
+        );
+        let mut store = self.engine.store(CallState::new(Arc::new(context)));
+        play(linked, Job::of(call), &mut store).await.means(plugin, call)
     }
 }
 
@@ -83,16 +82,10 @@ impl Executor for InProcess {
     ) -> BoxFuture<'a, Result<Json, CallError>> {
         Box::pin(async move {
             let waits = journal.clone();
-            let parked = async {
-                match &waits {
-                    Some(journal) => journal.parked().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 end = self.run(plugin, call, sink, journal) => end,
-                () = parked => Ok(Json::null()),
+                () = parked(waits.as_deref()) => Ok(Json::null()),
                 // The store goes with the other future: the guest is stopped and what it called is cancelled.
                 () = call.cancel.cancelled() => Err(CallError::stopped(call)),
             }
@@ -100,9 +93,114 @@ impl Executor for InProcess {
     }
 }
 
+/// Runs each plugin behind its wall.
+pub struct Walls {
+    inside: InProcess,
+    workers: Arc<Workers>,
+}
+
+impl Walls {
+    /// The two walls.
+    pub fn new(inside: InProcess, workers: Arc<Workers>) -> Self {
+        Self { inside, workers }
+    }
+}
+
+impl Executor for Walls {
+    fn execute<'a>(
+        &'a self,
+        plugin: &'a Loaded,
+        call: &'a Call,
+        sink: &'a Sink,
+        journal: Option<Arc<Journal>>,
+    ) -> BoxFuture<'a, Result<Json, CallError>> {
+        match plugin.origin.wall() {
+            Wall::InProcess => self.inside.execute(plugin, call, sink, journal),
+            Wall::Worker => self.workers.execute(plugin, call, sink, journal),
+        }
+    }
+}
+
+/// Resolves when the agent of this journal is put away; never without one.
+pub(super) async fn parked(journal: Option<&Journal>) {
+    match journal {
+        Some(journal) => journal.parked().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a plugin is told of a call: all that crosses the wall on the way in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The call's id.
+    pub id: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its action.
+    pub action: Option<String>,
+    /// The canonical message, as JSON.
+    pub message: String,
+    /// The project.
+    pub project: String,
+    /// The run.
+    pub run: Option<String>,
+    /// The environment.
+    pub environment: Option<String>,
+    /// What is left of its time.
+    pub time_left_ms: u64,
+}
+
+impl Job {
+    /// Of a call, as it stands now.
+    pub fn of(call: &Call) -> Self {
+        Self {
+            id: call.id.to_string(),
+            kind: call.name.kind.to_string(),
+            action: call.name.action.as_deref().map(str::to_owned),
+            message: call.message.as_str().to_owned(),
+            project: call.principal.project.to_string(),
+            run: call.principal.run.as_deref().map(str::to_owned),
+            environment: call.scope.environment.as_deref().map(str::to_owned),
+            time_left_ms: u64::try_from(call.deadline.left().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The message as what this role is asked with.
+    fn to<'a, T: Deserialize<'a>>(&'a self) -> Result<T, wit::CallError> {
+        serde_json::from_str(&self.message)
+            .map_err(|error| CallError::new(ErrorKind::Invalid, format!("the message does not fit: {error}")).into())
+    }
+}
+
+/// How a guest ended: all that crosses the wall on the way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ended {
+    /// With this reply, which should be JSON.
+    Reply(String),
+    /// With an error of its own.
+    Refused(CallError),
+    /// Without an answer: a trap, a limit, or because it was stopped.
+    Fault(CallError),
+}
+
+impl Ended {
+    /// What it means for the call. Nothing in here is believed that matters to anybody but the plugin.
+    pub(super) fn means(self, plugin: &Loaded, call: &Call) -> Result<Json, CallError> {
+        match self {
+            Self::Reply(reply) => accept(plugin, reply),
+            Self::Refused(error) => Err(error.blame(Blame::Plugin)),
+            Self::Fault(_) if call.deadline.passed() || call.cancel.is_cancelled() => Err(CallError::stopped(call)),
+            Self::Fault(error) => Err(match error.kind {
+                ErrorKind::Limit => error,
+                _ => CallError::new(ErrorKind::Trapped, error.message),
+            }),
+        }
+    }
+}
+
 /// A place to run in. Top-level calls wait in a bounded queue for one; nested calls have a reserve of the same size and
 /// never wait, so that plugins which call each other cannot block each other.
-async fn place<'a>(plugin: &'a Loaded, call: &Call) -> Result<SemaphorePermit<'a>, CallError> {
+pub(super) async fn place<'a>(plugin: &'a Loaded, call: &Call) -> Result<SemaphorePermit<'a>, CallError> {
     if call.path.depth() > 0 {
         return plugin.reserve.try_acquire().map_err(|_| {
             let message = format!(
@@ -132,14 +230,8 @@ async fn place<'a>(plugin: &'a Loaded, call: &Call) -> Result<SemaphorePermit<'a
 
 /// A reply that is small enough and is JSON.
 fn accept(plugin: &Loaded, reply: String) -> Result<Json, CallError> {
-    let most = plugin.facts.limits.reply;
-    if reply.len() > most {
-        let message = format!(
-            "plugin `{}` answered with {} bytes, the limit is {most}: `reply` of [limits.plugin]",
-            plugin.facts.id,
-            reply.len()
-        );
-        return Err(CallError::new(ErrorKind::Limit, message).blame(Blame::Plugin));
+    if let Some(error) = too_large(&plugin.facts, &reply) {
+        return Err(error);
     }
     Json::parse(reply).map_err(|error| {
         let message = format!(
@@ -150,11 +242,39 @@ fn accept(plugin: &Loaded, reply: String) -> Result<Json, CallError> {
     })
 }
 
+fn too_large(facts: &Facts, reply: &str) -> Option<CallError> {
+    let most = facts.limits.reply;
+    (reply.len() > most).then(|| {
+        let message = format!(
+            "plugin `{}` answered with {} bytes, the limit is {most}: `reply` of [limits.plugin]",
+            facts.id,
+            reply.len()
+        );
+        CallError::new(ErrorKind::Limit, message).blame(Blame::Plugin)
+    })
+}
+
+/// Runs a guest to its end in this store.
+pub(super) async fn play(linked: &Linked, job: Job, store: &mut Store<CallState>) -> Ended {
+    match enter(linked, job, store).await {
+        Ok(Ok(reply)) => match too_large(&store.data().plugin, &reply) {
+            Some(error) => Ended::Fault(error),
+            None => Ended::Reply(reply),
+        },
+        Ok(Err(error)) => Ended::Refused(error.into()),
+        Err(error) => Ended::Fault(fault(store, &error)),
+    }
+}
+
 /// What it means that a guest ended without an answer.
-fn fault(plugin: &Loaded, call: &Call, store: &Store<CallState>, error: &wasmtime::Error) -> CallError {
-    let id = &plugin.facts.id;
-    if call.deadline.passed() || call.cancel.is_cancelled() {
-        return CallError::stopped(call);
+fn fault(store: &Store<CallState>, error: &wasmtime::Error) -> CallError {
+    let facts = &store.data().plugin;
+    let id = &facts.id;
+    if store.data().meter.refused() {
+        let message = format!(
+            "plugin `{id}` gets no more memory of this machine; in a worker process, its limit is `worker-memory` of [limits]"
+        );
+        return CallError::new(ErrorKind::Limit, message);
     }
     if let Some(hit) = store.data().meter.hit() {
         let message = format!(
@@ -171,13 +291,13 @@ fn fault(plugin: &Loaded, call: &Call, store: &Store<CallState>, error: &wasmtim
     let reason = error.root_cause().to_string();
     let full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
     if full || reason.ends_with("store handle limit exceeded") {
-        let most = plugin.facts.limits.handles;
+        let most = facts.limits.handles;
         let message =
             format!("plugin `{id}` holds {most} handles, the limit `handles` of [limits.plugin]; drop some first");
         return CallError::new(ErrorKind::Limit, message).blame(Blame::Plugin);
     }
     if reason.ends_with("fuel allocated for hostcalls has been exhausted") {
-        let most = plugin.facts.limits.host_call;
+        let most = facts.limits.host_call;
         let message = format!(
             "plugin `{id}` handed over more than {most} bytes at once, its limit `host-call`: raise it in [limits.plugin]"
         );
@@ -196,24 +316,24 @@ fn fault(plugin: &Loaded, call: &Call, store: &Store<CallState>, error: &wasmtim
 type Entered = wasmtime::Result<Result<String, wit::CallError>>;
 
 /// Instantiates the component and calls the export of its role.
-async fn enter(plugin: &Loaded, call: &Call, store: &mut Store<CallState>) -> Entered {
-    match &plugin.linked {
+async fn enter(linked: &Linked, job: Job, store: &mut Store<CallState>) -> Entered {
+    match linked {
         Linked::Handler(pre) => {
             let instance = pre.instantiate_async(&mut *store).await?;
             let end = instance
                 .waypost_plugin_handler()
-                .call_handle(store, &incoming(call))
+                .call_handle(store, &job.into())
                 .await?;
             Ok(end.map(|reply| reply.message))
         }
         Linked::Provider(pre) => {
             let instance = pre.instantiate_async(&mut *store).await?;
-            operate(instance.waypost_plugin_provider(), call, store).await
+            operate(instance.waypost_plugin_provider(), job, store).await
         }
         Linked::Agent(pre) => {
-            let task = match call.message.to::<Task>() {
-                Ok(task) => task.into_wit(call),
-                Err(error) => return Ok(Err(error.into())),
+            let task = match job.to::<Task>() {
+                Ok(task) => task.into_wit(job.run),
+                Err(error) => return Ok(Err(error)),
             };
             let instance = pre.instantiate_async(&mut *store).await?;
             let end = instance.waypost_plugin_agent().call_run(store, &task).await?;
@@ -224,9 +344,9 @@ async fn enter(plugin: &Loaded, call: &Call, store: &mut Store<CallState>) -> En
             }))
         }
         Linked::Observer(pre) => {
-            let notification = match call.message.to::<Notice>() {
+            let notification = match job.to::<Notice>() {
                 Ok(notice) => notice.into_wit(),
-                Err(error) => return Ok(Err(error.into())),
+                Err(error) => return Ok(Err(error)),
             };
             let instance = pre.instantiate_async(&mut *store).await?;
             let end = instance
@@ -238,17 +358,19 @@ async fn enter(plugin: &Loaded, call: &Call, store: &mut Store<CallState>) -> En
     }
 }
 
-fn incoming(call: &Call) -> handler_world::Incoming {
-    handler_world::Incoming {
-        id: call.id.to_string(),
-        kind: call.name.kind.to_string(),
-        action: call.name.action.as_deref().map(str::to_owned),
-        message: call.message.as_str().to_owned(),
-        project: call.principal.project.to_string(),
-        run: call.principal.run.as_deref().map(str::to_owned),
-        environment: call.scope.environment.as_deref().map(str::to_owned),
-        time_left_ms: u64::try_from(call.deadline.left().as_millis()).unwrap_or(u64::MAX),
-        meta: Vec::new(),
+impl From<Job> for handler_world::Incoming {
+    fn from(job: Job) -> Self {
+        Self {
+            id: job.id,
+            kind: job.kind,
+            action: job.action,
+            message: job.message,
+            project: job.project,
+            run: job.run,
+            environment: job.environment,
+            time_left_ms: job.time_left_ms,
+            meta: Vec::new(),
+        }
     }
 }
 
@@ -301,10 +423,10 @@ pub enum Health {
     Gone,
 }
 
-async fn operate(provider: &provider_world::Guest, call: &Call, store: &mut Store<CallState>) -> Entered {
-    let wanted: Wanted = match call.message.to() {
+async fn operate(provider: &provider_world::Guest, job: Job, store: &mut Store<CallState>) -> Entered {
+    let wanted: Wanted = match job.to() {
         Ok(wanted) => wanted,
-        Err(error) => return Ok(Err(error.into())),
+        Err(error) => return Ok(Err(error)),
     };
     let place = |place: provider_world::Place| {
         let provider_world::Runtime::Component(folder) = place.runtime;
@@ -313,14 +435,14 @@ async fn operate(provider: &provider_world::Guest, call: &Call, store: &mut Stor
             runtime: Runtime::Component { folder },
         })
     };
-    Ok(match call.name.action() {
+    Ok(match job.action.as_deref().unwrap_or_default() {
         "create" => {
             let settings = wanted
                 .settings
                 .map_or_else(|| "{}".to_owned(), |json| json.as_str().to_owned());
             let wanted = provider_world::Wanted {
                 environment: wanted.environment,
-                project: call.principal.project.to_string(),
+                project: job.project,
                 settings,
                 meta: Vec::new(),
             };
@@ -383,9 +505,9 @@ pub struct Outcome {
 }
 
 impl Task {
-    fn into_wit(self, call: &Call) -> agent_world::Task {
+    fn into_wit(self, run: Option<String>) -> agent_world::Task {
         agent_world::Task {
-            run: call.principal.run.as_deref().unwrap_or_default().to_owned(),
+            run: run.unwrap_or_default(),
             thread: self.thread,
             prompt: self.prompt,
             history: self

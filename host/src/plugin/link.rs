@@ -1,15 +1,15 @@
-//! From a component's bytes to something that can be instantiated: compiled, checked against its role and its grants, and
+//! From a component to something that can be instantiated: checked against its role and its grants, and
 //! linked with just what it was granted.
 
-use wasmtime::component::Linker;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
 
-use crate::engine::Engine;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::{self, CallState, Facts, Needed};
 
 use super::Origin;
 use super::manifest::{Manifest, Role};
-use super::world;
+use super::world::{self, World};
 
 /// The generated side of the four worlds.
 pub mod bindings {
@@ -52,16 +52,9 @@ pub(super) enum Linked {
     Observer(bindings::observer::ObserverPluginPre<CallState>),
 }
 
-/// Compiles, checks and links. Every failure is one error that names the plugin, the item and the remedy.
-pub(super) fn link(
-    engine: &Engine,
-    manifest: &Manifest,
-    facts: &Facts,
-    origin: &Origin,
-    bytes: &[u8],
-) -> Result<Linked> {
-    let component = engine.component(&manifest.id, bytes)?;
-    let world = component.component_type();
+/// Whether a component asks for what it is granted, and is what its manifest says, as far as names go. Every failure is one
+/// error that names the plugin, the item and the remedy.
+pub(super) fn check(manifest: &Manifest, facts: &Facts, origin: &Origin, world: &World) -> Result<()> {
     let remedy = |needed: &Needed| match origin {
         // What a stranger forgot to ask for is not the operator's to add.
         Origin::Locked { .. } if !(needed.given)(&manifest.asks()) => {
@@ -70,21 +63,25 @@ pub(super) fn link(
         Origin::Locked { .. } => format!("if it may, {}", origin.remedy(&manifest.id, needed.grant, needed.line)),
         _ => world::of_an_author(needed),
     };
-    let imports = world.imports(engine.wasmtime()).map(|(name, _)| name);
+    let imports = world.imports.iter().map(String::as_str);
     world::check_imports(&manifest.id, &facts.grants, imports, &remedy)?;
-    world::check_exports(manifest, world.exports(engine.wasmtime()).map(|(name, _)| name))?;
+    world::check_exports(manifest, world.exports.iter().map(String::as_str))
+}
+
+/// Links a component with what its plugin was granted, and finds out whether the types behind the names fit.
+pub(super) fn link(engine: &Engine, role: Role, facts: &Facts, component: &Component) -> Result<Linked> {
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(
             "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}",
-            manifest.id
+            facts.id
         );
         Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin)
     };
-    let mut linker = Linker::new(engine.wasmtime());
+    let mut linker = Linker::new(engine);
     imports::link(&mut linker, &facts.grants)
         .map_err(|error| Error::new(ErrorKind::Internal, "the imports cannot be linked").because(error))?;
-    let pre = linker.instantiate_pre(&component).map_err(does_not_fit)?;
-    match manifest.role {
+    let pre = linker.instantiate_pre(component).map_err(does_not_fit)?;
+    match role {
         Role::Handler => bindings::handler::HandlerPluginPre::new(pre).map(Linked::Handler),
         Role::Provider => bindings::provider::ProviderPluginPre::new(pre).map(Linked::Provider),
         Role::Agent => bindings::agent::AgentPluginPre::new(pre).map(Linked::Agent),

@@ -220,9 +220,9 @@ impl Journal {
         self.lock().clock
     }
 
-    /// Milliseconds since the run began, by the same clock.
-    pub fn elapsed(&self) -> u64 {
-        self.now().saturating_sub(time_of(self.run))
+    /// When the run began, by the same clock.
+    pub fn began(&self) -> u64 {
+        time_of(self.run)
     }
 
     /// A seed that belongs to the run, one for each use.

@@ -23,7 +23,7 @@ use waypost::joined::Joined;
 use waypost::log::memory::MemoryLog;
 use waypost::log::{EventLog, StateStore};
 use waypost::plugin::link::bindings::handler::exports::waypost::plugin::handler::Incoming;
-use waypost::plugin::{InProcess, Manifest, Origin, Plugins, Source};
+use waypost::plugin::{Compiler, InProcess, Manifest, Origin, Plugins, Source};
 use waypost::route::Routes;
 use waypost::secrets::Secrets;
 use waypost::workspace::Workspace;
@@ -130,7 +130,11 @@ impl Rig {
         fs::write(root.join("waypost.toml"), RULES)?;
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new(KEPT));
         let engine = Arc::new(Engine::new(&limits, &root.join("state"))?);
-        let plugins = Arc::new(Plugins::new(Arc::clone(&engine), limits.plugin.clone()));
+        let plugins = Arc::new(Plugins::new(
+            Arc::clone(&engine),
+            Compiler::of(&Config::default()),
+            limits.plugin.clone(),
+        ));
         let manifest = Manifest::parse("manifest.toml", MANIFEST)?;
         plugins.load(Source {
             manifest,

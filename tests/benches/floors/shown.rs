@@ -78,13 +78,13 @@ pub(crate) async fn residents(side: &str) -> Outcome<u64> {
             let mut kept = Vec::with_capacity(RESIDENTS);
             let before = resident()?;
             for _ in 0..RESIDENTS {
-                let mut store = rig.engine.store(CallState::new(CallContext {
-                    call: rig.plugin_call(),
-                    sink: Sink::discard(),
-                    plugin: Arc::clone(&plugin.facts),
-                    services: Arc::clone(&rig.services),
-                    journal: None,
-                }));
+                let mut store = rig.engine.store(CallState::new(Arc::new(CallContext::new(
+                    rig.plugin_call(),
+                    Sink::discard(),
+                    Arc::clone(&plugin.facts),
+                    Arc::clone(&rig.services),
+                    None,
+                ))));
                 let instance = pre.instantiate_async(&mut store).await?;
                 instance
                     .waypost_plugin_handler()

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::config::{Limits, PluginLimits};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plugin::{Loaded, Plugins, Source};
+use crate::plugin::{Compiler, Loaded, Plugins, Source};
 
 /// An engine like the hub's. Compiled code is kept in the user's cache folder, so that the next look costs less.
 pub(super) struct Alone {
     pub(super) engine: Arc<Engine>,
+    compiler: Compiler,
     /// When there is no cache folder, where compiled code is kept until the end.
     _room: Option<tempfile::TempDir>,
 }
@@ -22,6 +23,7 @@ impl Alone {
         {
             return Ok(Self {
                 engine: Arc::new(engine),
+                compiler: Compiler::new(limits),
                 _room: None,
             });
         }
@@ -29,13 +31,14 @@ impl Alone {
             .map_err(|error| Error::new(ErrorKind::Other, "a temporary folder cannot be made").because(error))?;
         Ok(Self {
             engine: Arc::new(Engine::new(limits, room.path())?),
+            compiler: Compiler::new(limits),
             _room: Some(room),
         })
     }
 
     /// Loads a component under these limits, with the checks and the linker of the hub. Blocks while it compiles.
     pub(super) fn load(&self, limits: PluginLimits, source: Source) -> Result<Arc<Loaded>> {
-        Plugins::new(Arc::clone(&self.engine), limits).load(source)
+        Plugins::new(Arc::clone(&self.engine), self.compiler.clone(), limits).load(source)
     }
 }
 
