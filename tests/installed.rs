@@ -216,12 +216,6 @@ async fn what_it_asks_for_is_decided_first() {
             "without all that it asks for it does not load: plugin `keeper` imports `waypost:state/store@0.1.0` without the grant \
              `state`; if it may, `waypost plugin grant keeper state`",
         ),
-        (
-            "add downloads --yes",
-            1,
-            "plugin `keeper` (file:downloads/1.wasm) asks for a worker process, which this version does not have; read what it is, \
-             then install it with `--wall in-process`",
-        ),
     ] {
         let refused = plugin(root, line).await;
         assert_eq!(

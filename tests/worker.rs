@@ -462,12 +462,17 @@ async fn an_idle_worker_ends_and_the_next_call_starts_another() {
     let open = Project::new()
         .toml("[limits]\nworker-idle = \"50ms\"")
         .plugin(&waiting("one"))
+        .plugin(&Plugin::of("echo").named("two").wall("worker"))
         .open()
         .await;
     let call = open.begin("one", ask()).await;
     open.questions(1).await;
     let first = worker(&open).await;
-    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    open.reply("two", json!({ "text": "x", "times": 1 })).await;
+    let all = workers(&open).await;
+    let second = all.into_iter().find(|process| *process != first).unwrap();
+    // The time that makes another one idle has passed here too.
+    gone(second).await;
     assert_eq!(worker(&open).await, first, "it is not idle while it has a call");
     open.answer("go on").await;
     assert!(call.await.unwrap().result.is_ok());

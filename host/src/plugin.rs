@@ -95,6 +95,16 @@ impl Origin {
         }
     }
 
+    /// Who is answerable for a plugin of this id: whoever signed it, by key; without a signature it is on its own.
+    fn publisher(&self, id: &Arc<str>) -> Arc<str> {
+        match self {
+            Self::Locked {
+                signer: Some(signer), ..
+            } => format!("key {}", signer.key).into(),
+            _ => Arc::clone(id),
+        }
+    }
+
     /// What an operator does so that this plugin gets this grant; `line` is how a manifest writes it.
     fn remedy(&self, id: &str, grant: &str, line: &str) -> String {
         match self {
@@ -134,6 +144,8 @@ pub struct Loaded {
     pub health: health::Health,
     /// Told apart from every other load, also of the same component.
     serial: u64,
+    /// Who is answerable for it.
+    publisher: Arc<str>,
     code: Code,
     /// Calls into it at the same time.
     places: Semaphore,
@@ -397,6 +409,7 @@ impl Plugins {
             reserve: Semaphore::new(facts.limits.concurrency),
             health: health::Health::new(&facts.limits),
             serial: self.serial.fetch_add(1, Ordering::Relaxed) + 1,
+            publisher: origin.publisher(&facts.id),
             manifest,
             facts,
             origin,
@@ -476,7 +489,7 @@ impl Source {
 impl Loaded {
     /// Who is answerable for it: plugins of one publisher share a worker process.
     pub fn publisher(&self) -> &Arc<str> {
-        &self.facts.id
+        &self.publisher
     }
 
     /// Calls into it at the same time, nested ones included.

@@ -64,15 +64,11 @@ async fn what_differs_from_the_lock_is_not_loaded_and_says_why() {
         ),
         (
             &|root: &Path| relock(root, "version = \"1\"", "version = \"2\""),
-            format!("waypost.lock says that `echo` has the version 2, but the component with this digest is `echo` 1; {again}"),
+            format!(
+                "waypost.lock says that `echo` has the version 2, but the component with this digest is `echo` 1; {again}"
+            ),
         ),
-        (
-            &|root: &Path| relock(root, "wall = \"in-process\"", "wall = \"worker\""),
-            "plugin `echo` (file:downloads/1.wasm) asks for a worker process, which this version does not have; read what it is, \
-             then install it with `--wall in-process`"
-                .to_owned(),
-        ),
-    ] as [(&dyn Fn(&Path), String); 4]
+    ] as [(&dyn Fn(&Path), String); 3]
     {
         let project = installed().await;
         let root = project.root();
@@ -80,7 +76,12 @@ async fn what_differs_from_the_lock_is_not_loaded_and_says_why() {
         change(root);
         assert_eq!(refused(&project, "echo").await, Some(why));
         // The remedy that it names is one.
-        assert_eq!(plugin(root, "add downloads/1.wasm --downgrade --wall in-process").await.code, 0);
+        assert_eq!(
+            plugin(root, "add downloads/1.wasm --downgrade --wall in-process")
+                .await
+                .code,
+            0
+        );
         assert_eq!(refused(&project, "echo").await, None);
     }
     let project = installed().await;

@@ -14,6 +14,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 
@@ -154,8 +155,10 @@ fn exchange(
     let (done, answer) = sync_channel(1);
     let started = talk(&mut child, head, bytes, done);
     let answer = started.map(|()| answer.recv_timeout(most).ok());
-    // It has said all that it has to say, has ended, or its time is over.
-    child.kill()?;
+    // It has said all that it has to say, has ended, or its time is over; and whatever it has started with it.
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
     let status = child.wait()?;
     Ok(match answer? {
         None => Err(format!("was not done after {most:?}")),

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::sync::{oneshot, watch};
 
 use crate::process::signal_name;
@@ -51,7 +51,7 @@ impl Process {
     pub(super) fn kill(&self) {
         if self.child.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             // It fails only for one that has ended, and that is what is wanted.
-            let _ = kill_process(self.id, Signal::KILL);
+            let _ = kill_process_group(self.id, Signal::KILL);
         }
     }
 
