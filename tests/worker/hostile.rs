@@ -213,7 +213,7 @@ async fn a_hostile_worker_ends_its_calls_and_nothing_else() {
         (
             Manner::Thief,
             None,
-            "not-found: this call holds no started call number 1".to_owned(),
+            "invalid: what is asked for is not open: it was closed, or belongs to another call".to_owned(),
         ),
         (Manner::Liar, None, "trapped: the hub is broken".to_owned()),
         (

@@ -120,7 +120,7 @@ command = " "
   line 9: `limits.call-queue`: 99999999999999 is too large a limit; the largest is 1099511627776
   line 12: `limits.plugin.memory`: `64 apples` is not a size; write it as 64KiB or 16MiB
   line 15: `inference.mode`: unknown variant `replya`, expected one of `off`, `record`, `replay`
-  line 17: unknown field `nonsense`; there are hub, limits, agent, files, terminal, inference, narrative, plugin, secret, plugins, publisher, sockets, connection, joined, spawn, route
+  line 17: unknown field `nonsense`; there are hub, limits, agent, files, terminal, inference, narrative, worker, plugin, secret, plugins, publisher, sockets, connection, joined, spawn, route
   line 21: `connection.token-sha256`: it must be the SHA-256 of the token: 64 hexadecimal digits
   line 27: a [[connection]] above is named `b` too; names are unique
   line 30: `connection.claim`: an empty list matches nothing; give a value, or remove the line
