@@ -430,7 +430,7 @@ proxyExecution.json has 1 problem:
         fs::write(&new, "to = 3").unwrap();
         fs::rename(&new, &rules).unwrap();
         let broken = "waypost.toml has 1 problem:\n  line 1: unknown field `to`; there are hub, limits, agent, files, \
-                      terminal, inference, narrative, plugin, secret, plugins, publisher, sockets, connection, joined, spawn, route";
+                      terminal, inference, narrative, worker, plugin, secret, plugins, publisher, sockets, connection, joined, spawn, route";
         while next(&told) != Reloaded::Broken(broken.to_owned()) {}
         assert_eq!(decided(&routes, &calls, "inference"), "deny waypost.toml:1");
     }
