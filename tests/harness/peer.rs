@@ -65,11 +65,13 @@ pub enum Manner {
     Liar,
     /// Answers what is no JSON.
     Scribbler,
+    /// Takes memory without end.
+    Glutton,
 }
 
 impl Manner {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Honest,
         Self::Open,
         Self::Bare,
@@ -91,6 +93,7 @@ impl Manner {
         Self::Thief,
         Self::Liar,
         Self::Scribbler,
+        Self::Glutton,
     ];
 }
 
@@ -146,7 +149,11 @@ impl Peer {
             Manner::Bare => ALWAYS.to_vec(),
             _ => Part::ALL.to_vec(),
         };
-        let up = || Word::Up(Ok(Confinement { parts: parts.clone() }));
+        let confined = || Confinement {
+            parts: parts.clone(),
+            ..Confinement::default()
+        };
+        let up = || Word::Up(Ok(confined()));
         self.say(&up())?;
         loop {
             let begin = match self.order()? {
@@ -223,6 +230,13 @@ impl Peer {
                 Manner::Liar => {
                     let error = CallError::new(ErrorKind::Cancelled, "the hub is broken");
                     self.say(&end(Ended::Fault(error)))?;
+                }
+                Manner::Glutton => {
+                    let mut all = Vec::new();
+                    loop {
+                        all.push(vec![1_u8; 1 << 20]);
+                        std::hint::black_box(&all);
+                    }
                 }
                 Manner::Scribbler => self.say(&end(Ended::Reply("{".to_owned())))?,
             }

@@ -12,7 +12,9 @@ use crate::engine;
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::plugin::Installed;
-use crate::plugin::worker::{self, confine::ALWAYS};
+use crate::plugin::worker;
+use crate::plugin::worker::cgroup::Version;
+use crate::plugin::worker::confine::{ALWAYS, Confinement};
 use crate::route;
 use crate::text::visible_lines;
 
@@ -47,7 +49,7 @@ impl Doctor {
             findings.push(shell(config));
             findings.push(endpoint(config));
             findings.push(sockets(config));
-            findings.push(workers(config).await);
+            findings.push(workers(config, &context.project).await);
         }
         findings.push(hub(&context.project).await);
         if context.json {
@@ -173,8 +175,8 @@ fn sockets(config: &Config) -> Finding {
 }
 
 /// Starts a worker process and hears how it is confined.
-async fn workers(config: &Config) -> Finding {
-    let confinement = match worker::probe(config).await {
+async fn workers(config: &Config, project: &Path) -> Finding {
+    let confinement = match worker::probe(config, &project.join(&config.hub.state)).await {
         Ok(confinement) => confinement,
         Err(why) => {
             let text = format!("plugins with `wall = \"worker\"` cannot run: {why}");
@@ -182,8 +184,10 @@ async fn workers(config: &Config) -> Finding {
         }
     };
     let lacking: Vec<Part> = confinement.lacks(&Part::ALL).collect();
+    let groups = groups(config, &confinement);
     if lacking.is_empty() {
-        return finding("workers", Verdict::Ok, "a worker process has every wall that there is");
+        let text = format!("a worker process has every wall that there is; {groups}");
+        return finding("workers", Verdict::Ok, text);
     }
     let required = &config.worker.require;
     let must = |part: &Part| ALWAYS.contains(part) || required.contains(part);
@@ -192,14 +196,36 @@ async fn workers(config: &Config) -> Finding {
     } else {
         Verdict::Warning
     };
-    let lines: Vec<String> = lacking
+    let mut lines: Vec<String> = lacking
         .iter()
         .map(|part| {
             let required = if must(part) { "; it is required" } else { "" };
             format!("without `{}`: {}{required}", part.as_str(), part.without())
         })
         .collect();
+    lines.extend((!groups.is_empty()).then_some(groups));
     finding("workers", verdict, lines.join("\n"))
+}
+
+/// What control groups bound, and by how much.
+fn groups(config: &Config, confinement: &Confinement) -> String {
+    let version = |version| match version {
+        Version::One => "control groups, version 1",
+        Version::Two => "control groups, version 2",
+    };
+    let memory = confinement.groups.memory.map(|by| {
+        let most = config.limits.worker_memory >> 20;
+        format!("its memory is bounded by {} ({most} MiB, and the program)", version(by))
+    });
+    let cpu = confinement.groups.cpu.map(|by| {
+        let most = config.limits.worker_cpu;
+        let most = most.map_or_else(
+            || "what others leave".to_owned(),
+            |percent| format!("{percent} % of a core"),
+        );
+        format!("its processor time is bounded by {} ({most})", version(by))
+    });
+    memory.into_iter().chain(cpu).collect::<Vec<_>>().join("; ")
 }
 
 /// Opens the hub as every verb does: the engine starts, the log opens, every plugin loads.

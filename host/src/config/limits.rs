@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::values::{bytes, count, duration};
+use super::values::{bytes, count, count_option, duration};
 
 /// `[limits]`: everything that input from outside can use up, with its name and its default.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,6 +56,10 @@ pub struct Limits {
     /// Memory of a worker process beside what it reserves at its start. Default 2 GiB.
     #[serde(with = "bytes")]
     pub worker_memory: usize,
+    /// Processor time of a worker process, in percent of one core: 150 is one and a half. Default none: a worker may use what
+    /// others leave, and gets half as much as they where there is not enough for all.
+    #[serde(deserialize_with = "count_option::deserialize")]
+    pub worker_cpu: Option<usize>,
     /// Processor time for compiling one plugin that is not built in; by the clock, three times as much. Default 60 s.
     #[serde(with = "duration")]
     pub compile_time: Duration,
@@ -84,6 +88,7 @@ impl Default for Limits {
             worker_start: Duration::from_secs(10),
             worker_stop: Duration::from_secs(1),
             worker_memory: 2 << 30,
+            worker_cpu: None,
             compile_time: Duration::from_secs(60),
             compile_memory: 2 << 30,
             plugin: PluginLimits::default(),

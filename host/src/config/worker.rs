@@ -36,11 +36,15 @@ pub enum Part {
     Landlock,
     /// Limits of memory, files, threads and core dumps.
     Limits,
+    /// A control group that bounds all memory that the kernel has given away for it.
+    MemoryGroup,
+    /// A control group that bounds its processor time.
+    CpuGroup,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NoNewPrivs,
         Self::Seccomp,
         Self::User,
@@ -49,6 +53,8 @@ impl Part {
         Self::Root,
         Self::Landlock,
         Self::Limits,
+        Self::MemoryGroup,
+        Self::CpuGroup,
     ];
 
     /// The word in `require`.
@@ -62,6 +68,8 @@ impl Part {
             Self::Root => "root",
             Self::Landlock => "landlock",
             Self::Limits => "limits",
+            Self::MemoryGroup => "memory-group",
+            Self::CpuGroup => "cpu-group",
         }
     }
 
@@ -82,6 +90,14 @@ impl Part {
                 "files are kept from it by the empty root and seccomp alone; the kernel lacks Landlock (Linux 5.13)"
             }
             Self::Limits => "it can use up memory and files of the machine; its limits cannot be set",
+            Self::MemoryGroup => {
+                "its memory is bounded by its own limit (RLIMIT_DATA) alone, which does not count what the kernel keeps for it; \
+                 the hub may make no control group below its own"
+            }
+            Self::CpuGroup => {
+                "its processor time is bounded by the deadline of each call alone, and `worker-cpu` of [limits] does not hold; \
+                 the hub may make no control group below its own"
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! `worker/confine.rs`. Not here: what a call into a plugin is ([`super::execute`]).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::imports::{CallContext, Services};
 use crate::log::{Append, EventLog, HUB, NewEvent};
 use crate::run::journal::Journal;
 
+pub mod cgroup;
 pub mod confine;
 pub mod inside;
 mod line;
@@ -29,6 +30,7 @@ mod pipe;
 pub(super) mod process;
 pub mod wire;
 
+use cgroup::{Bounds, Cgroups};
 use confine::Confinement;
 use line::{Line, Outcome, Use};
 use process::Process;
@@ -58,19 +60,24 @@ pub struct Parts {
     pub program: Option<PathBuf>,
     /// What every worker must be confined by.
     pub require: Vec<Part>,
+    /// Where each gets groups of its own.
+    pub cgroups: Arc<Cgroups>,
     /// The limits of the hub.
     pub limits: Limits,
 }
 
 impl Parts {
-    /// Those of a hub with this configuration.
+    /// Those of a hub with this configuration, which has the lock of its state directory.
     pub fn of(config: &Config, services: Arc<Services>, plugins: Arc<Plugins>, log: Arc<dyn EventLog>) -> Self {
+        let cgroups = Cgroups::of(&services.state_folder);
+        cgroups.sweep();
         Self {
             services,
             plugins,
             log,
             program: config.worker.program.clone(),
             require: config.worker.require.clone(),
+            cgroups: Arc::new(cgroups),
             limits: config.limits.clone(),
         }
     }
@@ -233,7 +240,7 @@ impl Workers {
             );
             CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator)
         };
-        let (line, confinement) = open(&self.parts.program, &start, limits)
+        let (line, confinement) = open(&self.parts.program, &start, limits, &self.parts.cgroups)
             .await
             .map_err(|why| cannot(&why))?;
         let without: Vec<&str> = confinement.lacks(&confine::ALWAYS).map(Part::as_str).collect();
@@ -344,13 +351,22 @@ async fn keep(workers: Weak<Workers>, key: Key, line: Weak<Line>) {
 }
 
 /// Starts a worker and waits until it is ready.
-async fn open(program: &Option<PathBuf>, start: &Start, limits: &Limits) -> Result<(Arc<Line>, Confinement), String> {
+async fn open(
+    program: &Option<PathBuf>,
+    start: &Start,
+    limits: &Limits,
+    cgroups: &Arc<Cgroups>,
+) -> Result<(Arc<Line>, Confinement), String> {
     let program = program.clone().unwrap_or_else(process::this_binary);
     let cannot = |error: std::io::Error| format!("{} cannot be run: {error}", program.display());
     let opened = async {
-        let (process, socket) = Process::start(&program, "worker").await.map_err(cannot)?;
+        let bounds = Bounds::of(limits);
+        let started = Process::start(&program, "worker", cgroups, bounds).await;
+        let (process, socket) = started.map_err(cannot)?;
+        let groups = process.groups();
         let line = Line::new(process, socket, start, limits.worker_stop).map_err(cannot)?;
-        let confinement = line.ready().await?;
+        let mut confinement = line.ready().await?;
+        confinement.is_in(groups);
         Ok((line, confinement))
     };
     timeout(limits.worker_start, opened).await.unwrap_or_else(|_| {
@@ -361,10 +377,11 @@ async fn open(program: &Option<PathBuf>, start: &Start, limits: &Limits) -> Resu
     })
 }
 
-/// How a worker is confined on this machine; for `waypost doctor`.
-pub async fn probe(config: &Config) -> Result<Confinement, String> {
+/// How a worker of the hub of this state directory is confined on this machine; for `waypost doctor`.
+pub async fn probe(config: &Config, state: &Path) -> Result<Confinement, String> {
     let start = Start::of(&config.limits, 1);
-    let (line, confinement) = open(&config.worker.program, &start, &config.limits).await?;
+    let cgroups = Arc::new(Cgroups::of(state));
+    let (line, confinement) = open(&config.worker.program, &start, &config.limits, &cgroups).await?;
     line.retire();
     line.over().await;
     Ok(confinement)

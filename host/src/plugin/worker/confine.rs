@@ -13,8 +13,10 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{self, Gid, Uid};
+use rustix::process::setpriority_process;
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Groups;
 use crate::config::Part;
 
 mod calls;
@@ -26,7 +28,10 @@ pub const ALWAYS: [Part; 2] = [Part::NoNewPrivs, Part::Seccomp];
 const FILES: u64 = 256;
 
 /// Threads of a worker, where it has a user of its own to count them for.
-const THREADS: u64 = 256;
+pub(super) const THREADS: u64 = 256;
+
+/// How much later than the hub it gets processor time, as the kernel counts that.
+const NICE: i32 = 5;
 
 /// The user of a worker in its own namespace: nobody.
 const NOBODY: u32 = 65_534;
@@ -39,12 +44,24 @@ const USERS: u32 = 0x6000_0000;
 pub struct Confinement {
     /// In the order in which it was done.
     pub parts: Vec<Part>,
+    /// The groups that the hub has put it into. A worker does not speak of them.
+    #[serde(skip)]
+    pub groups: Groups,
 }
 
 impl Confinement {
     /// Those of these parts that it is without.
     pub fn lacks<'a>(&'a self, parts: &'a [Part]) -> impl Iterator<Item = Part> + 'a {
         parts.iter().copied().filter(|part| !self.parts.contains(part))
+    }
+
+    /// It is in these groups, and no others, whatever it has said.
+    pub(super) fn is_in(&mut self, groups: Groups) {
+        self.groups = groups;
+        for (part, bounded) in [(Part::MemoryGroup, groups.memory), (Part::CpuGroup, groups.cpu)] {
+            self.parts.retain(|said| *said != part);
+            self.note(part, bounded.is_some());
+        }
     }
 
     fn note(&mut self, part: Part, done: bool) {
@@ -68,6 +85,9 @@ pub(in crate::plugin) struct Bound {
 pub(in crate::plugin) fn begin() -> Result<(), String> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("it cannot be tied to the hub: {error}"))?;
     let _ = prctl::set_name(c"waypost-worker");
+    // The hub comes first, and when the machine has no more memory, this is what it can do without.
+    let _ = setpriority_process(None, NICE);
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     close_the_rest()
 }
 

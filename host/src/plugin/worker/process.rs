@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::sync::{oneshot, watch};
 
+use super::cgroup::{Bounds, Cgroups, Groups};
 use crate::process::signal_name;
 
 /// How a process ended, in words; none while it runs.
@@ -27,16 +28,23 @@ pub(super) struct Process {
     /// The process until it is reaped; after that the id may belong to a stranger.
     child: Arc<Mutex<Option<Child>>>,
     ended: watch::Receiver<End>,
+    groups: Groups,
 }
 
 impl Process {
-    /// Starts this program with this verb, and one socket as its standard input: nothing else is handed over.
-    pub(super) async fn start(program: &Path, verb: &'static str) -> io::Result<(Self, UnixStream)> {
+    /// Starts this program with this verb, and one socket as its standard input: nothing else is handed over. It is in its
+    /// groups before anything is said to it.
+    pub(super) async fn start(
+        program: &Path,
+        verb: &'static str,
+        cgroups: &Arc<Cgroups>,
+        bounds: Bounds,
+    ) -> io::Result<(Self, UnixStream)> {
         let (started, start) = oneshot::channel();
-        let program = program.to_owned();
+        let (program, cgroups) = (program.to_owned(), Arc::clone(cgroups));
         thread::Builder::new()
             .name("waypost-worker".into())
-            .spawn(move || live(&program, verb, started))?;
+            .spawn(move || live(&program, verb, &cgroups, &bounds, started))?;
         start
             .await
             .unwrap_or_else(|_| Err(io::Error::other("its thread ended without a word")))
@@ -45,6 +53,11 @@ impl Process {
     /// Its process id.
     pub(super) fn id(&self) -> u32 {
         self.id.as_raw_pid().unsigned_abs()
+    }
+
+    /// What it is bounded by in its groups.
+    pub(super) fn groups(&self) -> Groups {
+        self.groups
     }
 
     /// Kills it.
@@ -71,7 +84,13 @@ impl Drop for Process {
     }
 }
 
-fn live(program: &Path, verb: &'static str, started: oneshot::Sender<io::Result<(Process, UnixStream)>>) {
+fn live(
+    program: &Path,
+    verb: &'static str,
+    cgroups: &Cgroups,
+    bounds: &Bounds,
+    started: oneshot::Sender<io::Result<(Process, UnixStream)>>,
+) {
     let (mut child, socket) = match spawn(program, verb) {
         Ok(made) => made,
         Err(error) => return drop(started.send(Err(error))),
@@ -80,12 +99,14 @@ fn live(program: &Path, verb: &'static str, started: oneshot::Sender<io::Result<
         let _ = child.kill().and_then(|()| child.wait());
         return drop(started.send(Err(io::Error::other("it has no process id"))));
     };
+    let held = cgroups.hold(child.id(), bounds);
     let child = Arc::new(Mutex::new(Some(child)));
     let (end, ended) = watch::channel(None);
     let process = Process {
         id,
         child: Arc::clone(&child),
         ended,
+        groups: held.groups(),
     };
     // When nobody wants it any more, dropping it has killed it.
     drop(started.send(Ok((process, socket))));
@@ -93,10 +114,16 @@ fn live(program: &Path, verb: &'static str, started: oneshot::Sender<io::Result<
     while waitid(WaitId::Pid(id), options).is_err_and(|error| error == Errno::INTR) {}
     let reaped = child.lock().unwrap_or_else(PoisonError::into_inner).take();
     let status = reaped.map(|mut child| child.wait());
-    end.send_replace(Some(match status {
+    let how = match status {
+        Some(Ok(status)) if status.signal() == Some(Signal::KILL.as_raw()) && held.out_of_memory() => {
+            "was killed for its memory, the limit `worker-memory` of [limits]".to_owned()
+        }
         Some(Ok(status)) => in_words(status),
         _ => "ended".to_owned(),
-    }));
+    };
+    // Whoever hears of its end finds nothing left of it.
+    drop(held);
+    end.send_replace(Some(how));
 }
 
 fn spawn(program: &Path, verb: &str) -> io::Result<(Child, UnixStream)> {

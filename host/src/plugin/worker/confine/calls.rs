@@ -112,6 +112,9 @@ const REFUSED: &[i64] = &[
     libc::SYS_stat,
 ];
 
+/// This process, as `process_madvise` knows it without a file: `PIDFD_SELF`.
+const SELF: u64 = (-10_000_i32).cast_unsigned() as u64;
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Leaves this thread, and those that it makes, what is above.
@@ -171,6 +174,8 @@ fn narrow() -> Result<Rules, seccompiler::Error> {
             libc::SYS_prctl,
             vec![is(0, libc::PR_SET_NAME.unsigned_abs().into())?, is(0, NAME_MEMORY)?],
         ),
+        // The engine gives the memory of several sandboxes back at once; of no process but this.
+        (libc::SYS_process_madvise, vec![is(0, SELF)?]),
         (libc::SYS_ioctl, vec![is(1, libc::FIONBIO)?, is(1, PAGEMAP_SCAN)?]),
         // Memory of its own alone: how the pool gives back several sandboxes at once.
         (libc::SYS_process_madvise, vec![is(0, PIDFD_SELF)?]),
