@@ -20,9 +20,6 @@ const NAME_MEMORY: u64 = 0x5356_4d41;
 /// The scan of the own page map, by which used pages of a sandbox are found.
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 
-/// The asking process itself, where a process is named (`PIDFD_SELF`, -10000), as 32 bits.
-const PIDFD_SELF: u64 = 0xffff_d8f0;
-
 /// Allowed with any arguments.
 const ALLOWED: &[i64] = &[
     libc::SYS_brk,
@@ -177,8 +174,6 @@ fn narrow() -> Result<Rules, seccompiler::Error> {
         // The engine gives the memory of several sandboxes back at once; of no process but this.
         (libc::SYS_process_madvise, vec![is(0, SELF)?]),
         (libc::SYS_ioctl, vec![is(1, libc::FIONBIO)?, is(1, PAGEMAP_SCAN)?]),
-        // Memory of its own alone: how the pool gives back several sandboxes at once.
-        (libc::SYS_process_madvise, vec![is(0, PIDFD_SELF)?]),
         // A process that gives up says so by its end.
         (libc::SYS_tgkill, vec![is(0, std::process::id().into())?]),
         // Two ends inside this process: how a runtime hears of signals.
