@@ -126,6 +126,14 @@ pub struct Loaded {
     queue: Semaphore,
     /// Nested calls into it at the same time.
     reserve: Semaphore,
+    /// The same for calls that are made for a shadow, which no other call notices.
+    beside: Beside,
+}
+
+/// What a plugin has for the calls that are made for a shadow.
+struct Beside {
+    places: Semaphore,
+    health: health::Health,
 }
 
 /// What `waypost plugin ls` shows of one plugin.
@@ -379,6 +387,10 @@ impl Plugins {
             queue: Semaphore::new(facts.limits.queue),
             reserve: Semaphore::new(facts.limits.concurrency),
             health: health::Health::new(&facts.limits),
+            beside: Beside {
+                places: Semaphore::new(facts.limits.concurrency),
+                health: health::Health::new(&facts.limits),
+            },
             manifest,
             facts,
             origin,

@@ -107,7 +107,12 @@ pub async fn serve(
     request: Request,
 ) -> Result<Reply, CallError> {
     let limits = &facts.limits;
-    let at = |named: &Named, write: bool| Place::of(services, facts, named, write);
+    let at = |named: &Named, write: bool| {
+        if write {
+            call.may_change("write files")?;
+        }
+        Place::of(services, facts, named, write)
+    };
     match request {
         Request::Stat(named) => {
             at(&named, false)?
