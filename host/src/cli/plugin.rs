@@ -255,6 +255,11 @@ fn table(list: &[Value]) -> Result<()> {
         }
         let text = |name: &str| one.get(name).and_then(Value::as_str).map(visible);
         let id = text("id").unwrap_or_default();
+        match one.get("leaving").and_then(Value::as_u64) {
+            None | Some(0) => {}
+            Some(1) => output::line(&format!("an older version of {id} ends its calls"))?,
+            Some(count) => output::line(&format!("{count} older versions of {id} end their calls"))?,
+        }
         if let Some(why) = text("refused") {
             output::line(&format!("{id} is not loaded: {why}"))?;
         }

@@ -406,8 +406,11 @@ async fn plugins(State(hub): State<Arc<Hub>>) -> Answered {
     for plugin in hub.plugins.all() {
         let Answer(mut one) = value(hub.carriers.shown(&plugin).await)?;
         let entry = installed.iter().find(|entry| entry.entry.id == *plugin.facts.id);
-        if let (Some(held), Some(fields)) = (entry.and_then(|entry| entry.entry.held.as_ref()), one.as_object_mut()) {
-            fields.insert("held".to_owned(), held.version.clone().into());
+        if let Some(fields) = one.as_object_mut() {
+            fields.insert("leaving".to_owned(), hub.plugins.leaving(&plugin.facts.id).into());
+            if let Some(held) = entry.and_then(|entry| entry.entry.held.as_ref()) {
+                fields.insert("held".to_owned(), held.version.clone().into());
+            }
         }
         shown.push(one);
     }

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::text::visible;
 
 #[derive(Debug, Args)]
-pub(super) struct Shadow {
+pub(in crate::cli) struct Shadow {
     /// Its id.
     id: String,
 }
