@@ -146,7 +146,6 @@ fn lacks(path: &str, caller: Option<&Value>, shadow: Option<&Value>, places: &mu
 }
 
 /// Whether two numbers are the same, however they are written.
-#[expect(clippy::float_cmp, reason = "the same number is what is asked for")]
 fn same_number(one: &Number, other: &Number) -> bool {
     match (one.is_f64(), other.is_f64()) {
         (false, false) => one == other,
