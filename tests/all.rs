@@ -49,7 +49,9 @@ mod rules_file;
 mod runs;
 mod sdk;
 mod serve;
+mod shadow;
 mod spawned;
+mod swap;
 mod tidy;
 mod tokens;
 mod worker;
@@ -95,7 +97,9 @@ fn trials() -> Vec<Trial> {
         runs::trials(),
         sdk::trials(),
         serve::trials(),
+        shadow::trials(),
         spawned::trials(),
+        swap::trials(),
         tidy::trials(),
         tokens::trials(),
         worker::trials(),

@@ -18,10 +18,12 @@ use uuid::Uuid;
 use crate::error::{Blame, Error, ErrorKind};
 use crate::workspace::Workspace;
 
+mod copied;
 mod json;
 mod models;
 mod sink;
 
+pub use copied::{Copied, Kept};
 pub use json::{JSON_DEPTH, Json};
 pub use models::{Model, Models, Piece};
 pub use sink::Sink;
@@ -92,6 +94,18 @@ pub enum Effect {
     Idempotent,
     /// Changes something, and must never be repeated silently.
     NonIdempotent,
+}
+
+impl Effect {
+    /// The word used in rules and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Inference => "inference",
+            Self::Idempotent => "idempotent",
+            Self::NonIdempotent => "non-idempotent",
+        }
+    }
 }
 
 /// Who executes a call, as a route names it.
@@ -225,7 +239,10 @@ impl fmt::Display for Principal {
 
 /// Which calls may be made: every layer must permit. No layer permits everything.
 #[derive(Clone, Debug, Default)]
-pub struct Rights(Vec<Arc<[String]>>);
+pub struct Rights {
+    layers: Vec<Arc<[String]>>,
+    only_reads: bool,
+}
 
 impl Rights {
     /// No restriction.
@@ -236,14 +253,28 @@ impl Rights {
     /// These rights, narrowed to the patterns of a grant: `kind`, `kind:*`, `kind:action` or `*`.
     #[must_use]
     pub fn within(&self, patterns: Arc<[String]>) -> Self {
-        let mut layers = self.0.clone();
+        let mut layers = self.layers.clone();
         layers.push(patterns);
-        Self(layers)
+        Self { layers, ..*self }
+    }
+
+    /// These rights, narrowed to what changes nothing: those of a shadow, and of whatever it calls.
+    #[must_use]
+    pub fn of_a_shadow(&self) -> Self {
+        Self {
+            layers: self.layers.clone(),
+            only_reads: true,
+        }
+    }
+
+    /// Whether nothing may be changed: the call is made for a shadow.
+    pub fn only_reads(&self) -> bool {
+        self.only_reads
     }
 
     /// Whether the call may be made.
     pub fn permit(&self, name: &CallName) -> bool {
-        self.0
+        self.layers
             .iter()
             .all(|layer| layer.iter().any(|pattern| covers(pattern, name)))
     }
@@ -409,6 +440,17 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Refuses what would change something, as in `write files`, when the call is made for a shadow.
+    pub fn may_change(&self, what: &str) -> Result<(), CallError> {
+        if !self.principal.rights.only_reads() {
+            return Ok(());
+        }
+        let message = format!("a shadow changes nothing: it may not {what}");
+        Err(CallError::new(ErrorKind::Denied, message))
+    }
+}
+
 /// What the rules say of files that a call meets on its way: in a listing, in a search, below a folder.
 ///
 /// A rule sees what a message names. A handler that goes on from there asks here, so that a rule about a file holds
@@ -531,14 +573,15 @@ mod tests {
 
         #[test]
         fn rights_never_grow(layers in proptest::collection::vec(proptest::collection::vec("[ab](:[xy*])?|\\*", 0..3), 0..4),
-                             kind in "[ab]", action in "[xy]") {
+                             kind in "[ab]", action in "[xy]", shadow in any::<bool>()) {
             let name = CallName::new(&kind, Some(&action));
-            let mut rights = Rights::all();
+            let mut rights = if shadow { Rights::all().of_a_shadow() } else { Rights::all() };
             let mut allowed = true;
             for layer in layers {
                 rights = rights.within(layer.into());
                 let now = rights.permit(&name);
                 prop_assert!(allowed || !now);
+                prop_assert_eq!(rights.only_reads(), shadow);
                 allowed = now;
             }
         }

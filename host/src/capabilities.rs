@@ -73,6 +73,24 @@ pub fn all(parts: &Parts<'_>) -> Result<Vec<Builtin>> {
     Ok(all)
 }
 
+/// Whether calls of a pattern can be reads where no rule says what they are.
+pub fn reads(pattern: &str) -> bool {
+    let (kind, action) = pattern.split_once(':').unwrap_or((pattern, "*"));
+    let named = [(fs::KIND, fs::ACTIONS), (narrative::KIND, narrative::ACTIONS)];
+    let flat = [terminal::KINDS, chat::KINDS, inference::KINDS]
+        .into_iter()
+        .flatten()
+        .copied();
+    let mut classes = named.into_iter().chain(flat).flat_map(|(name, actions)| {
+        let covered = move |wanted: &str| (kind == "*" || kind == name) && (action == "*" || action == wanted);
+        actions
+            .iter()
+            .filter(move |(name, _)| covered(name))
+            .map(|(_, effect)| *effect)
+    });
+    classes.any(|effect| effect == Effect::Read)
+}
+
 /// An action of a built-in handler: a function from its message to its reply.
 fn typed<M: DeserializeOwned, R: Serialize>(
     call: &Call,
@@ -110,3 +128,23 @@ fn flat(kinds: &'static [Flat], handler: &Arc<dyn Handler>) -> impl Iterator<Ite
 
 /// A kind without actions: its name, and its effect class as the class of the empty action.
 pub type Flat = (&'static str, &'static [(&'static str, Effect)]);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_can_be_a_read_is_known() {
+        for (pattern, reads) in [
+            ("*", true),
+            ("fsEvent", true),
+            ("fsEvent:*", true),
+            ("fsEvent:readFile", true),
+            ("fsEvent:writeToFile", false),
+            ("executeCommand", false),
+            ("narrative", false),
+            ("inference", false),
+            ("ticket:find", false),
+        ] {
+            assert_eq!(super::reads(pattern), reads, "{pattern}");
+        }
+    }
+}

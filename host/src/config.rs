@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ mod limits;
 mod load;
 mod narrative;
 mod origins;
+mod shadowing;
 mod values;
 mod worker;
 
@@ -29,6 +31,7 @@ pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
 pub use narrative::Narrative;
 pub use origins::{Means, Named, Origin, Scheme, Server, URL_BYTES};
+pub use shadowing::Share;
 pub use values::{
     CommandLine, Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, count_option, duration, duration_option,
 };
@@ -421,4 +424,11 @@ pub struct Route {
     /// Whether a call falls to `local` when every target is unavailable. Default no: it fails closed.
     #[serde(default)]
     pub open: bool,
+    /// A plugin that gets a copy of each read under this rule, as `plugin:<id>`. Its answers are compared with those that the
+    /// callers got (`waypost plugin shadow <id>`), and nobody else sees them. Calls of another effect class are not copied.
+    #[serde(default, deserialize_with = "shadowing::plugin")]
+    pub shadow: Option<Arc<str>>,
+    /// The share of these reads that it gets: above 0 and at most 1. Default 1.
+    #[serde(default)]
+    pub sample: Option<Share>,
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 
 use crate::call::{
-    Call, CallError, CallName, Deadline, Dispatch, Effect, Handler, Json, PrincipalKind, Reply, Sink, Target,
+    Call, CallError, CallName, Deadline, Dispatch, Effect, Handler, Json, Principal, PrincipalKind, Reply, Sink, Target,
 };
 use crate::capabilities::Builtin;
 use crate::capabilities::chat::Desk;
@@ -25,12 +25,15 @@ use crate::log::{self, Append, Attempt, Body, CallEnded, CallStarted, EventLog, 
 use crate::plugin::{Executor, Plugins};
 use crate::route::{Decision, Routes};
 use crate::run::journal::Journal;
+use crate::secrets::Secrets;
 
 mod approval;
 mod attempt;
+pub mod shadow;
 mod under_way;
 
 use attempt::Walked;
+use shadow::Shadows;
 use under_way::UnderWay;
 
 /// What the path of a call passes through.
@@ -49,6 +52,8 @@ pub struct Rooms {
     pub log: Arc<dyn EventLog>,
     /// Where people are asked.
     pub desk: Arc<Desk>,
+    /// What nobody is shown.
+    pub secrets: Arc<Secrets>,
     /// How much at once.
     pub limits: Limits,
 }
@@ -61,6 +66,7 @@ pub struct Dispatcher {
     calls: Semaphore,
     queue: Semaphore,
     nested: Semaphore,
+    shadows: Shadows,
     under_way: Arc<UnderWay>,
     me: Weak<Self>,
 }
@@ -95,6 +101,7 @@ impl Dispatcher {
             calls: Semaphore::new(rooms.limits.calls),
             queue: Semaphore::new(rooms.limits.call_queue),
             nested: Semaphore::new(rooms.limits.nested_calls),
+            shadows: Shadows::new(&rooms.limits),
             under_way: Arc::default(),
             me: me.clone(),
             rooms,
@@ -109,6 +116,7 @@ impl Dispatcher {
             timeout: None,
             effect: Some(Effect::Idempotent),
             open: false,
+            shadow: None,
             rule: "hub".into(),
         });
         self.detached(call, Sink::discard(), decision, Effect::Idempotent, journal)
@@ -137,7 +145,17 @@ impl Dispatcher {
     async fn carry(&self, call: Call, sink: Sink) -> Reply {
         let decision = self.rooms.routes.current().decide(&call);
         let effect = decision.effect.unwrap_or_else(|| self.effect_of(&call.name));
-        if effect == Effect::Read {
+        let for_a_shadow = call.principal.rights.only_reads();
+        if let Some(shadow) = &decision.shadow
+            && !for_a_shadow
+            && shadow.gets(call.id, effect, &call.path)
+        {
+            let plugin = Arc::clone(&shadow.plugin);
+            // On the heap, so that calls without a shadow do not carry what it needs.
+            return Box::pin(self.mirrored(call, sink, decision, plugin)).await;
+        }
+        // What is made for a shadow has no effect: where it would, it is refused, and that is a read's one row.
+        if effect == Effect::Read || for_a_shadow {
             self.in_place(call, sink, &decision, effect).await
         } else {
             self.detached(call, sink, decision, effect, None).await
@@ -154,7 +172,7 @@ impl Dispatcher {
             id: call.id,
             began,
         };
-        let walked = match self.admit(&call).await {
+        let walked = match self.admit(&call, decision, effect).await {
             Ok(_place) => self.walk(&call, &sink, decision, effect, None).await,
             Err(error) => Walked::refused(error),
         };
@@ -228,7 +246,7 @@ impl Dispatcher {
                 by: None,
             };
         }
-        let walked = match self.admit(&call).await {
+        let walked = match self.admit(&call, decision, effect).await {
             Ok(_place) => self.walk(&call, &sink, decision, effect, journal).await,
             Err(error) => Walked::refused(error),
         };
@@ -254,7 +272,7 @@ impl Dispatcher {
 
     /// Writes an event of a call and waits until it is on disk; nothing was done when this fails.
     async fn write(&self, call: &Call, event: NewEvent) -> Result<(), CallError> {
-        let written = log::write(&*self.rooms.log, Append::one(stream(call), event)).await;
+        let written = log::write(&*self.rooms.log, Append::one(stream(&call.principal), event)).await;
         written.map(drop).map_err(|error| {
             let message = format!(
                 "{} was not begun, since its intent could not be logged: {}",
@@ -286,7 +304,12 @@ impl Dispatcher {
 
     /// A place to run in. Top-level calls wait in a bounded queue; nested ones draw on a reserve and never wait, so that
     /// plugins which call each other cannot block each other.
-    async fn admit(&self, call: &Call) -> Result<Option<SemaphorePermit<'_>>, CallError> {
+    async fn admit(
+        &self,
+        call: &Call,
+        decision: &Decision,
+        effect: Effect,
+    ) -> Result<Option<SemaphorePermit<'_>>, CallError> {
         let limits = &self.rooms.limits;
         if call.principal.kind == PrincipalKind::Hub {
             return Ok(None);
@@ -305,6 +328,16 @@ impl Dispatcher {
                 call.name, limits.depth
             );
             return Err(CallError::new(ErrorKind::Limit, message));
+        }
+        if call.principal.rights.only_reads() {
+            shadow::may_enter(call, effect, decision)?;
+            return self.shadows.nested.try_acquire().map(Some).map_err(|_| {
+                let message = format!(
+                    "{} nested calls of shadows run, the limit `shadows` of [limits]",
+                    limits.shadows
+                );
+                CallError::new(ErrorKind::Limit, message)
+            });
         }
         if call.path.depth() > 0 {
             return self.nested.try_acquire().map(Some).map_err(|_| {
@@ -334,7 +367,8 @@ impl Dispatcher {
 
     /// Tells subscribers about a call that was handled here; never waits.
     fn notify(&self, call: &Call, by: Option<&Target>, result: &Result<Json, CallError>) {
-        if matches!(by, Some(Target::Local | Target::Plugin(_))) && call.principal.kind != PrincipalKind::Hub {
+        let told = call.principal.kind != PrincipalKind::Hub && !call.principal.rights.only_reads();
+        if told && matches!(by, Some(Target::Local | Target::Plugin(_))) {
             self.rooms.gateway.notify(call, result);
         }
     }
@@ -378,7 +412,7 @@ impl Drop for Dropped<'_> {
             ErrorKind::Cancelled,
             format!("{} was cancelled and stopped", call.name),
         ));
-        let run: Arc<str> = call.principal.run.clone().unwrap_or_else(|| HUB.into());
+        let run = stream(&call.principal);
         let body = Body::CallEnded(Box::new(CallEnded {
             call,
             attempts: Vec::new(),
@@ -405,7 +439,11 @@ fn started(call: &Call, decision: &Decision, effect: Effect) -> CallStarted {
         principal: Arc::clone(&call.principal),
         environment: call.scope.environment.clone(),
         effect,
-        rule: Arc::clone(&decision.rule),
+        rule: if call.principal.rights.only_reads() {
+            format!("{}, for a shadow", decision.rule).into()
+        } else {
+            Arc::clone(&decision.rule)
+        },
         message: call.message.clone(),
         index: call.index,
         parent: call.parent,
@@ -426,7 +464,7 @@ fn ended(
         micros: micros(began),
     }));
     Append::one(
-        stream(call),
+        stream(&call.principal),
         NewEvent {
             kind: "call.ended",
             call: Some(call.id),
@@ -436,9 +474,10 @@ fn ended(
     )
 }
 
-/// The stream that a call's events belong to.
-fn stream(call: &Call) -> Arc<str> {
-    call.principal.run.clone().unwrap_or_else(|| HUB.into())
+/// The stream that a call's events belong to. What is made for a shadow is no part of a run's story.
+fn stream(principal: &Principal) -> Arc<str> {
+    let run = principal.run.clone().filter(|_| !principal.rights.only_reads());
+    run.unwrap_or_else(|| HUB.into())
 }
 
 fn micros(since: Instant) -> u64 {

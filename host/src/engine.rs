@@ -114,8 +114,9 @@ impl Drop for Engine {
 
 /// The settings of the engine; the same for the bench's raw floor.
 pub fn settings(limits: &Limits) -> Config {
-    let places =
-        u32::try_from(limits.calls + limits.nested_calls + limits.agents + limits.observers).unwrap_or(u32::MAX);
+    let of_shadows = 2 * limits.shadows;
+    let places = limits.calls + limits.nested_calls + limits.agents + limits.observers + of_shadows;
+    let places = u32::try_from(places).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(places)
         .total_stacks(places)

@@ -166,6 +166,7 @@ impl Hub {
         };
         // New at each start: no call outlives it.
         let runtime: Arc<str> = format!("waypost-{}", uuid::Uuid::now_v7()).into();
+        let secrets = Arc::new(Secrets::new(&config.secrets, &root, &variable));
         let rooms = Rooms {
             joined: Joined::new(&config, variable, Arc::clone(&runtime))?,
             routes: Arc::clone(&routes),
@@ -174,6 +175,7 @@ impl Hub {
             gateway: Arc::clone(&gateway),
             log: Arc::clone(&log),
             desk: Arc::clone(&desk),
+            secrets: Arc::clone(&secrets),
             limits: config.limits.clone(),
         };
         let variables = granted_variables(&config, &Lock::read(&root)?, variable);
@@ -185,7 +187,7 @@ impl Hub {
                 folders: Arc::clone(&folders),
                 log: Arc::clone(&plugin_log),
                 network: Arc::new(Network::new(resolver, config.limits.outgoing)),
-                secrets: Arc::new(Secrets::new(&config.secrets, &root, &variable)),
+                secrets,
                 variables,
                 project: root.clone(),
                 state_folder: state.canonicalize().unwrap_or_else(|_| state.clone()),
@@ -261,6 +263,7 @@ impl Hub {
         let plugin_socket = PluginSocket::new(Arc::clone(&connections), expected.clone());
         door.leads_to(Arc::clone(&agents), plugin_socket.clone());
         let spawned = Spawned::new(&config, expected, door, &root, &state);
+        warn_of_idle_shadows(&routes);
         let watching = watch(&routes, &log)?;
         let hub = Arc::new(Self {
             config,
@@ -385,6 +388,7 @@ impl Hub {
     pub async fn close(&self) {
         self.runs.suspend();
         self.spawned.stop().await;
+        self.dispatcher.stop_shadows();
         self.carriers.stop().await;
         if let Some(workers) = &self.workers {
             workers.stop().await;
@@ -493,13 +497,26 @@ fn granted_variables(
         .collect()
 }
 
+/// Says which shadows will never get anything.
+fn warn_of_idle_shadows(routes: &Routes) {
+    for (line, message) in routes.current().idle_shadows(capabilities::reads) {
+        tracing::warn!("waypost.toml:{line}: {message}");
+    }
+}
+
 /// Follows both rule files; what became of a change is an event.
 fn watch(routes: &Arc<Routes>, log: &Arc<dyn EventLog>) -> Result<route::Watching> {
     let (log, runtime) = (Arc::clone(log), tokio::runtime::Handle::current());
+    let rules = Arc::downgrade(routes);
     Routes::watch(routes, move |reloaded| {
         let (kind, body) = match reloaded {
             route::Reloaded::Unchanged => return,
-            route::Reloaded::Changed => ("routes.changed", serde_json::json!({})),
+            route::Reloaded::Changed => {
+                if let Some(rules) = rules.upgrade() {
+                    warn_of_idle_shadows(&rules);
+                }
+                ("routes.changed", serde_json::json!({}))
+            }
             route::Reloaded::Broken(problem) => {
                 tracing::warn!("the rules were not changed: {problem}");
                 ("routes.broken", serde_json::json!({ "problem": problem }))

@@ -23,12 +23,15 @@ use crate::engine::cache::hex;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::Facts;
 
+use leaving::Leaving;
+
 pub mod carrier;
 pub mod compile;
 pub mod execute;
 mod grants;
 pub mod health;
 pub mod installed;
+mod leaving;
 pub mod link;
 pub mod lock;
 pub mod manifest;
@@ -142,8 +145,9 @@ pub struct Loaded {
     pub origin: Origin,
     /// How it does.
     pub health: health::Health,
-    /// Told apart from every other load, also of the same component.
-    serial: u64,
+    /// When its files began to be read, among all that were: what was read later is not undone by what was read before. No
+    /// two loads have the same, also of one component.
+    turn: u64,
     /// Who is answerable for it.
     publisher: Arc<str>,
     code: Code,
@@ -153,6 +157,14 @@ pub struct Loaded {
     queue: Semaphore,
     /// Nested calls into it at the same time.
     reserve: Semaphore,
+    /// The same for calls that are made for a shadow, which no other call notices.
+    beside: Beside,
+}
+
+/// What a plugin has for the calls that are made for a shadow.
+struct Beside {
+    places: Semaphore,
+    health: health::Health,
 }
 
 /// The code of a plugin, on its side of the wall.
@@ -214,8 +226,10 @@ pub struct Plugins {
     loaded: ArcSwap<BTreeMap<Arc<str>, Arc<Loaded>>>,
     /// Why those that should be loaded are not.
     refused: ArcSwap<BTreeMap<Arc<str>, String>>,
-    /// The last serial number.
-    serial: AtomicU64,
+    /// Those that were replaced or removed, while calls are under way in them.
+    leaving: Leaving,
+    /// The next turn.
+    turns: AtomicU64,
     /// One load, reload or unload at a time.
     changing: Mutex<()>,
     /// Changes after each of them.
@@ -231,7 +245,8 @@ impl Plugins {
             limits,
             loaded: ArcSwap::default(),
             refused: ArcSwap::default(),
-            serial: AtomicU64::new(0),
+            leaving: Leaving::default(),
+            turns: AtomicU64::new(0),
             changing: Mutex::new(()),
             changed: watch::Sender::default(),
         }
@@ -263,28 +278,40 @@ impl Plugins {
     /// Loads a plugin, or replaces the loaded one with the same id: calls under way end on the old one, new calls go to
     /// the new one. On an error nothing changes. Blocks while it compiles.
     pub fn load(&self, source: Source) -> Result<Arc<Loaded>> {
-        let loaded = self.prepare(source)?;
-        self.put(&loaded)?;
-        Ok(loaded)
+        self.put(&self.prepare(source)?)
     }
 
     /// All that loading does, but that calls reach it: an error here is what loading would say. Blocks while it compiles.
     pub fn prepare(&self, source: Source) -> Result<Arc<Loaded>> {
-        self.make(source).map(Arc::new)
+        self.make(source, self.turn()).map(Arc::new)
     }
 
-    /// Lets calls reach a plugin that was prepared, instead of the loaded one with its id.
-    pub fn put(&self, loaded: &Arc<Loaded>) -> Result<()> {
+    /// Lets calls reach a plugin that was prepared, instead of the loaded one with its id; unless that one was read later.
+    /// Answers which of them it is.
+    pub fn put(&self, loaded: &Arc<Loaded>) -> Result<Arc<Loaded>> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = BTreeMap::clone(&self.loaded.load());
         if let Some(old) = all.get(&loaded.facts.id) {
             old.origin.must_be(&loaded.origin, &loaded.facts.id)?;
+            if old.turn > loaded.turn {
+                return Ok(Arc::clone(old));
+            }
         }
-        all.insert(Arc::clone(&loaded.facts.id), Arc::clone(loaded));
+        self.leaving
+            .add(all.insert(Arc::clone(&loaded.facts.id), Arc::clone(loaded)));
         self.loaded.store(Arc::new(all));
         self.note(&loaded.facts.id, None);
         self.changed.send_replace(());
-        Ok(())
+        Ok(Arc::clone(loaded))
+    }
+
+    fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many older versions of a plugin there still are, because calls are under way in them.
+    pub fn leaving(&self, id: &str) -> usize {
+        self.leaving.of(id)
     }
 
     /// Removes an installed plugin that must not be called any more, or forgets why one was refused.
@@ -295,7 +322,7 @@ impl Plugins {
             .get(id)
             .is_some_and(|old| matches!(old.origin, Origin::Locked { .. }))
         {
-            all.remove(id);
+            self.leaving.add(all.remove(id));
             self.loaded.store(Arc::new(all));
         }
         self.note(id, why);
@@ -325,7 +352,7 @@ impl Plugins {
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         let mut all = BTreeMap::clone(&self.loaded.load());
-        all.remove(id);
+        self.leaving.add(all.remove(id));
         self.loaded.store(Arc::new(all));
         self.changed.send_replace(());
         Ok(())
@@ -343,6 +370,7 @@ impl Plugins {
 
     /// Reads an installed plugin's files again and replaces it.
     pub fn reload(&self, id: &str) -> Result<Arc<Loaded>> {
+        let turn = self.turn();
         let old = self.known(id)?;
         match &old.origin {
             Origin::Bundled => Err(Error::new(
@@ -363,12 +391,12 @@ impl Plugins {
                     );
                     return Err(Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin));
                 }
-                self.load(source)
+                self.put(&Arc::new(self.make(source, turn)?))
             }
         }
     }
 
-    fn make(&self, source: Source) -> Result<Loaded> {
+    fn make(&self, source: Source, turn: u64) -> Result<Loaded> {
         let Source {
             manifest,
             bytes,
@@ -408,8 +436,12 @@ impl Plugins {
             queue: Semaphore::new(facts.limits.queue),
             reserve: Semaphore::new(facts.limits.concurrency),
             health: health::Health::new(&facts.limits),
-            serial: self.serial.fetch_add(1, Ordering::Relaxed) + 1,
             publisher: origin.publisher(&facts.id),
+            beside: Beside {
+                places: Semaphore::new(facts.limits.concurrency),
+                health: health::Health::new(&facts.limits),
+            },
+            turn,
             manifest,
             facts,
             origin,
@@ -492,9 +524,9 @@ impl Loaded {
         &self.publisher
     }
 
-    /// Calls into it at the same time, nested ones included.
+    /// Calls into it at the same time: nested ones and those of shadows included.
     fn places(&self) -> usize {
-        self.facts.limits.concurrency.saturating_mul(2)
+        self.facts.limits.concurrency.saturating_mul(3)
     }
 
     fn linked(&self) -> Result<&link::Linked, CallError> {

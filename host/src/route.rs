@@ -25,6 +25,7 @@ mod files;
 mod names;
 pub mod proxy_execution;
 pub mod reload;
+mod shadow;
 mod shown;
 #[cfg(test)]
 mod testing;
@@ -34,6 +35,7 @@ pub use explain::Explanation;
 pub use names::wire_kind;
 pub use proxy_execution::ProxyExecution;
 pub use reload::{Finding, Reloaded, Routes, check};
+pub use shadow::Shadow;
 pub use watch::Watching;
 
 use condition::Facts;
@@ -49,6 +51,8 @@ pub struct Decision {
     pub effect: Option<Effect>,
     /// Whether the call falls to `local` when every attempt is unavailable.
     pub open: bool,
+    /// Who gets a copy when it is a read.
+    pub shadow: Option<Shadow>,
     /// Why: `waypost.toml:12`, `proxyExecution.json: fsEvent:*` or `default`.
     pub rule: Arc<str>,
 }
@@ -88,6 +92,7 @@ impl Table {
             timeout: None,
             effect: None,
             open: false,
+            shadow: None,
             rule: "default".into(),
         };
         let mut table = Self {
@@ -215,6 +220,7 @@ fn decision(route: &Route) -> Decision {
         timeout: route.timeout,
         effect: route.effect,
         open: route.open,
+        shadow: Shadow::of(route),
         rule: format!("{}:{}", config::FILE, route.line).into(),
     }
 }
@@ -292,6 +298,7 @@ to = "proxy-only"
             timeout: Some(Duration::from_secs(5)),
             effect: Some(Effect::Read),
             open: true,
+            shadow: None,
             rule: "waypost.toml:7".into(),
         };
         assert_eq!(*table.decide(&calls.call("inference", json!({}))), expected);

@@ -15,6 +15,9 @@ use crate::error::{Blame, ErrorKind};
 /// The longest secret, in bytes.
 const LONGEST: usize = 8 << 10;
 
+/// What stands in the place of one.
+const REDACTED: &str = "[redacted]";
+
 /// The secrets of a project.
 pub struct Secrets(BTreeMap<String, Known>);
 
@@ -87,6 +90,26 @@ impl Secrets {
             1..=LONGEST if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Text(text.to_owned())),
             _ => Err(missing("holds more than 8 KiB, or characters other than visible ASCII")),
         }
+    }
+
+    /// A text with all secrets taken out of it, however short they are; also as they stand in JSON.
+    pub async fn taken_out_of(&self, mut text: String) -> String {
+        let mut values = Vec::new();
+        for known in self.0.values() {
+            values.extend(match &known.place {
+                Place::Variable(_, value) => value.clone(),
+                Place::File(file) => read(file).await,
+            });
+        }
+        let mut secrets: Vec<&str> = values.iter().map(|value| value.trim()).collect();
+        secrets.retain(|secret| !secret.is_empty());
+        // One may be a part of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        for secret in secrets {
+            let escaped = secret.replace('\\', "\\\\").replace('"', "\\\"");
+            text = text.replace(&escaped, REDACTED).replace(secret, REDACTED);
+        }
+        text
     }
 }
 
@@ -182,5 +205,36 @@ mod tests {
         assert_eq!(ask("f", here).await, "canary-2");
         std::fs::write(&file, "canary-3").unwrap();
         assert_eq!(ask("f", here).await, "canary-3", "a file is read at each use");
+    }
+
+    #[tokio::test]
+    async fn a_text_is_shown_without_any_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("token"), "sk-\"quoted\"\n").unwrap();
+        let entry = |name: &str, env: Option<&str>, file: Option<&str>| config::Secret {
+            name: name.to_owned(),
+            env: env.map(str::to_owned),
+            file: file.map(PathBuf::from),
+            servers: Vec::new(),
+        };
+        let entries = [
+            entry("short", Some("SHORT"), None),
+            entry("long", Some("LONG"), None),
+            entry("none", Some("NONE"), None),
+            entry("blank", Some("BLANK"), None),
+            entry("file", None, Some("token")),
+        ];
+        let variables = |name: &str| match name {
+            "SHORT" => Some("abc".to_owned()),
+            "LONG" => Some("abcdef".to_owned()),
+            "BLANK" => Some(" ".to_owned()),
+            _ => None,
+        };
+        let secrets = Secrets::new(&entries, folder.path(), &variables);
+        let text = r#"abcdef abc xabcx {"k":"sk-\"quoted\""} sk-"quoted" fine"#.to_owned();
+        assert_eq!(
+            secrets.taken_out_of(text).await,
+            r#"[redacted] [redacted] x[redacted]x {"k":"[redacted]"} [redacted] fine"#
+        );
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, output};
+use crate::capabilities;
 use crate::config::{Config, Part};
 use crate::engine;
 use crate::error::Result;
@@ -116,7 +117,7 @@ fn maps() -> Finding {
 }
 
 fn rules(project: &Path) -> Finding {
-    let found = route::check(project);
+    let found = route::check(project, capabilities::reads);
     let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     match (found.iter().any(|finding| finding.broken), lines.is_empty()) {
         (true, _) => finding("rules", Verdict::Missing, lines.join("\n")),

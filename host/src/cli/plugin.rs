@@ -22,6 +22,7 @@ mod facts;
 mod inspect;
 mod new;
 mod push;
+mod shadow;
 mod source;
 mod test;
 mod verify;
@@ -63,6 +64,9 @@ pub(super) enum Plugin {
     },
     /// Shows what calls into plugins came to since they were loaded, and who is left alone because it keeps trapping.
     Stats,
+    /// Shows what came of the copies of reads that a plugin got as the shadow of a rule: counts, times, and the last
+    /// differences between its answers and those that the callers got.
+    Shadow(shadow::Shadow),
 }
 
 impl Plugin {
@@ -85,6 +89,7 @@ impl Plugin {
             Self::Revoke(verb) => return verb.revoke(client, context).await,
             Self::Rollback(verb) => return verb.roll_back(client, context).await,
             Self::Verify(verb) => return verb.ask(client, context).await,
+            Self::Shadow(verb) => return verb.ask(client, context).await,
             Self::Ls => {
                 let list: Vec<Value> = client.get("/plugins").await?;
                 if json { output::json(&list)? } else { table(&list)? }
@@ -250,6 +255,11 @@ fn table(list: &[Value]) -> Result<()> {
         }
         let text = |name: &str| one.get(name).and_then(Value::as_str).map(visible);
         let id = text("id").unwrap_or_default();
+        match one.get("leaving").and_then(Value::as_u64) {
+            None | Some(0) => {}
+            Some(1) => output::line(&format!("an older version of {id} ends its calls"))?,
+            Some(count) => output::line(&format!("{count} older versions of {id} end their calls"))?,
+        }
         if let Some(why) = text("refused") {
             output::line(&format!("{id} is not loaded: {why}"))?;
         }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::{Context, output};
+use crate::capabilities;
 use crate::error::{Error, ErrorKind, Result};
 use crate::route;
 use crate::text::{visible, visible_lines};
@@ -83,7 +84,7 @@ fn table(rules: &[Value]) -> Result<()> {
 }
 
 fn check(context: &Context) -> Result<ExitCode> {
-    let findings = route::check(&context.project);
+    let findings = route::check(&context.project, capabilities::reads);
     if context.json {
         output::json(&findings)?;
     } else {

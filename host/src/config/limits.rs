@@ -40,7 +40,8 @@ pub struct Limits {
     /// Observers that are told of a call at the same time; the others wait, and so do their notifications. Default 16.
     #[serde(deserialize_with = "count")]
     pub observers: usize,
-    /// Connections that all plugins together hold open with the grant `http`; more answer `limit` at once. Default 256.
+    /// Connections that all plugins together hold open with the grant `http`; more answer `limit` at once. Shadows have an
+    /// eighth as many, beside these. Default 256.
     #[serde(deserialize_with = "count")]
     pub outgoing: usize,
     /// How long a worker process without calls is kept. Default 60 s.
@@ -66,6 +67,20 @@ pub struct Limits {
     /// Memory for compiling one, beside what the process reserves at its start. Default 2 GiB.
     #[serde(with = "bytes")]
     pub compile_memory: usize,
+    /// Copies of reads that shadows work on at the same time, and as many nested calls of theirs; more copies wait. They have
+    /// places of their own everywhere, so that no other call waits for them. Default 8.
+    #[serde(deserialize_with = "count")]
+    pub shadows: usize,
+    /// Copies that may wait for a shadow; more are dropped and counted. Default 64.
+    #[serde(deserialize_with = "count")]
+    pub shadow_queue: usize,
+    /// Bytes of messages and answers that are kept for shadows; copies for which there is no room are dropped and counted.
+    /// Default 32 MiB.
+    #[serde(with = "bytes")]
+    pub shadow_bytes: usize,
+    /// Time for one copy at its shadow, unless a rule or the shadow's manifest says less. Default 10 s.
+    #[serde(with = "duration")]
+    pub shadow_timeout: Duration,
     /// What every plugin gets unless its manifest asks for less or the operator grants more.
     pub plugin: PluginLimits,
 }
@@ -91,6 +106,10 @@ impl Default for Limits {
             worker_cpu: None,
             compile_time: Duration::from_secs(60),
             compile_memory: 2 << 30,
+            shadows: 8,
+            shadow_queue: 64,
+            shadow_bytes: 32 << 20,
+            shadow_timeout: Duration::from_secs(10),
             plugin: PluginLimits::default(),
         }
     }

@@ -115,7 +115,8 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
             let rule = |line| line >= route.line && next.is_none_or(|next| line < *next);
             // What was cut out of a rule is not missed here once more.
             if !reading.problems.iter().any(|problem| rule(problem.line)) {
-                problems.extend(order(route).map(|message| Problem {
+                let found = order(route).into_iter().chain(super::shadowing::problem(route));
+                problems.extend(found.map(|message| Problem {
                     line: route.line,
                     message,
                 }));

@@ -34,7 +34,7 @@ impl Dispatcher {
             call: Some(call.id),
             ..NewEvent::of("approval.answered", body)
         };
-        let written = log::write(&*self.rooms.log, Append::one(super::stream(call), event)).await;
+        let written = log::write(&*self.rooms.log, Append::one(super::stream(&call.principal), event)).await;
         written.map_err(|error| {
             let message = format!(
                 "{} was not begun, since its approval could not be logged: {}",

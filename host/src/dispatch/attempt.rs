@@ -8,7 +8,7 @@ use super::{Dispatcher, stopping_error};
 use crate::call::{Call, CallError, Effect, Json, PASSED, Sink, Target};
 use crate::error::{Blame, ErrorKind};
 use crate::log::Attempt;
-use crate::plugin::Role;
+use crate::plugin::{Loaded, Role};
 use crate::route::Decision;
 use crate::run::journal::Journal;
 
@@ -141,27 +141,7 @@ impl Dispatcher {
             }
             Target::Plugin(id) => {
                 let plugin = self.rooms.plugins.get(id)?;
-                if plugin.manifest.role == Role::Handler && !plugin.serves(&call.name) {
-                    let message = format!(
-                        "plugin `{id}` does not serve {}; it serves {}",
-                        call.name,
-                        plugin.manifest.serves.join(", ")
-                    );
-                    return Err(CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
-                }
-                // What a provider and an agent may take is bounded by who asks them.
-                let most = match plugin.manifest.role {
-                    Role::Handler => plugin.timeout(self.rooms.limits.plugin_timeout),
-                    _ => call.deadline.left(),
-                };
-                let call = call.within(most);
-                supervise(
-                    &call,
-                    sink,
-                    effect,
-                    self.executor.execute(&plugin, &call, sink, journal),
-                )
-                .await
+                self.ask_plugin(&plugin, call, sink, effect, journal).await
             }
             Target::Proxy | Target::ProxyOnly => {
                 supervise(call, sink, effect, self.rooms.gateway.proxy(call, sink)).await
@@ -176,6 +156,33 @@ impl Dispatcher {
             )),
             Target::Ask => Err(stopping_error()),
         }
+    }
+
+    /// Lets a plugin execute a call, in the time that it may take.
+    pub(super) async fn ask_plugin(
+        &self,
+        plugin: &Loaded,
+        call: &Call,
+        sink: &Sink,
+        effect: Effect,
+        journal: Option<Arc<Journal>>,
+    ) -> Result<Json, CallError> {
+        if plugin.manifest.role == Role::Handler && !plugin.serves(&call.name) {
+            let message = format!(
+                "plugin `{}` does not serve {}; it serves {}",
+                plugin.facts.id,
+                call.name,
+                plugin.manifest.serves.join(", ")
+            );
+            return Err(CallError::new(ErrorKind::Unavailable, message).blame(Blame::Operator));
+        }
+        // What a provider and an agent may take is bounded by who asks them.
+        let most = match plugin.manifest.role {
+            Role::Handler => plugin.timeout(self.rooms.limits.plugin_timeout),
+            _ => call.deadline.left(),
+        };
+        let call = call.within(most);
+        supervise(&call, sink, effect, self.executor.execute(plugin, &call, sink, journal)).await
     }
 
     fn no_builtin(&self, call: &Call) -> CallError {

@@ -101,7 +101,12 @@ pub struct Reader {
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {
     let (services, facts, call) = (&context.services, &context.plugin, &context.call);
     let limits = &facts.limits;
-    let at = |named: &Named, write: bool| Place::of(services, facts, named, write);
+    let at = |named: &Named, write: bool| {
+        if write {
+            call.may_change("write files")?;
+        }
+        Place::of(services, facts, named, write)
+    };
     match request {
         Request::Stat(named) => {
             at(&named, false)?

@@ -168,10 +168,13 @@ async fn send(
     let means = granted(&facts.grants, &facts.id, &server)?;
     let secrets = &services.secrets;
     let head = Head::of(&asked, &url, &server, &facts.grants, secrets, limits.http_headers).await?;
+    if !head.safe {
+        call.may_change(&format!("send {}", head.method))?;
+    }
     let own = asked.timeout_ms.map(std::time::Duration::from_millis);
     let deadline = own.map_or(call.deadline, |limit| call.deadline.min(Deadline::after(limit)));
     tracing::info!(plugin = %facts.id, method = %head.method, %server, "a plugin asks a server");
-    let place = services.network.place()?;
+    let place = services.network.place(call.principal.rights.only_reads())?;
     let exchange = Exchange {
         server,
         means,

@@ -1,4 +1,6 @@
-//! `waypost:state`: small values that outlive a call.
+//! `waypost:state`: small values that outlive a call. What a shadow keeps stands apart from what the plugin keeps otherwise.
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,20 +34,30 @@ pub enum Reply {
     Keys(Vec<String>),
 }
 
+/// Whose store it is. No id has a colon in it.
+fn keeper(context: &CallContext) -> Cow<'_, str> {
+    let id = &*context.plugin.id;
+    if context.call.principal.rights.only_reads() {
+        Cow::Owned(format!("shadow:{id}"))
+    } else {
+        Cow::Borrowed(id)
+    }
+}
+
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {
-    let (project, plugin) = (&context.call.principal.project, &context.plugin);
+    let (project, keeper) = (&context.call.principal.project, keeper(context));
     let state = &context.services.state;
     match request {
-        Request::Get(key) => state.get(project, &plugin.id, &key).await.map(Reply::Value),
+        Request::Get(key) => state.get(project, &keeper, &key).await.map(Reply::Value),
         Request::Put(key, _) if key.is_empty() || key.len() > KEY => {
             let message = format!("a state key has 1 to {KEY} bytes, this one has {}", key.len());
             return Err(CallError::new(ErrorKind::Invalid, message));
         }
         Request::Put(key, value) => {
-            let set = state.set(project, &plugin.id, &key, value, plugin.limits.state);
+            let set = state.set(project, &keeper, &key, value, context.plugin.limits.state);
             set.await.map(|()| Reply::Kept)
         }
-        Request::Keys(prefix) => state.keys(project, &plugin.id, &prefix).await.map(Reply::Keys),
+        Request::Keys(prefix) => state.keys(project, &keeper, &prefix).await.map(Reply::Keys),
     }
     .map_err(Into::into)
 }

@@ -30,6 +30,11 @@ pub enum Reply {
 
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {
     let folders = &context.services.folders;
+    match &request {
+        Request::Create(_) => context.call.may_change("make folders")?,
+        Request::Remove(_) => context.call.may_change("remove folders")?,
+        Request::Exists(_) => {}
+    }
     match request {
         Request::Create(environment) => folders.create(&environment).await.map(Reply::Folder),
         Request::Exists(folder) => folders.exists(&folder).map(Reply::There),

@@ -71,7 +71,8 @@ impl Executor for Watched {
         journal: Option<Arc<Journal>>,
     ) -> BoxFuture<'a, Result<Json, CallError>> {
         Box::pin(async move {
-            let health = &plugin.health;
+            let shadow = call.principal.rights.only_reads();
+            let health = if shadow { &plugin.beside.health } else { &plugin.health };
             let mut visit = health.admit(Instant::now()).map_err(|left| {
                 let id = &plugin.facts.id;
                 let message = format!(
@@ -86,7 +87,7 @@ impl Executor for Watched {
             let result = self.inner.execute(plugin, call, sink, journal).await;
             health.stats.count(began.elapsed(), result.as_ref().err());
             let trapped = matches!(&result, Err(error) if error.kind == ErrorKind::Trapped);
-            if let Some(change) = visit.end(trapped, Instant::now()) {
+            if let Some(change) = visit.end(trapped, Instant::now()).filter(|_| !shadow) {
                 self.say(plugin, &change, result.as_ref().err());
             }
             result
@@ -299,7 +300,7 @@ impl Stats {
 }
 
 /// The bound below which so many of a hundred are.
-fn share(times: &[u64], percent: u64) -> u64 {
+pub(crate) fn share(times: &[u64], percent: u64) -> u64 {
     let all: u64 = times.iter().sum();
     let wanted = (all * percent).div_ceil(100).max(1);
     let mut below = 0;

@@ -105,8 +105,7 @@ impl Installed {
         let mut lock = Lock::read(&self.root)?;
         let entry = lock.known(id)?;
         let loaded = self.prepare(entry, &entry.current, &self.config()?)?;
-        self.plugins.put(&loaded)?;
-        Ok(loaded)
+        self.plugins.put(&loaded)
     }
 
     /// Whether this id is installed.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::condition::{self, Facts};
 use super::proxy_execution::{self, Considered};
-use super::{Rule, Table, write_attempts};
+use super::{Rule, Shadow, Table, write_attempts};
 use crate::call::{Call, Effect, Target, covers};
 
 /// A decision with its reasons.
@@ -30,10 +30,34 @@ pub struct Explanation {
     pub effect: Option<Effect>,
     /// Whether the call falls to `local` when every attempt is unavailable.
     pub open: bool,
+    /// Who gets a copy of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Copies>,
     /// The other rules that cover the call, in order.
     pub lost: Vec<Lost>,
     /// The keys of `proxyExecution.json` for the call, in the order in which they are asked.
     pub keys: Vec<Considered>,
+}
+
+/// Who gets a copy of the call, and why it does or does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Copies {
+    /// The shadow of the rule.
+    #[serde(flatten)]
+    pub to: Shadow,
+    /// The effect class of the call, where it is known.
+    pub class: Option<Effect>,
+}
+
+impl Explanation {
+    /// The same with the class that the call has where no rule says so.
+    #[must_use]
+    pub fn of_class(mut self, usual: Effect) -> Self {
+        if let Some(copies) = &mut self.shadow {
+            copies.class = copies.class.or(Some(usual));
+        }
+        self
+    }
 }
 
 /// A rule that covers the call and does not win.
@@ -96,6 +120,10 @@ impl Table {
                 .map(|timeout| humantime::format_duration(timeout).to_string()),
             effect: decision.effect,
             open: decision.open,
+            shadow: decision.shadow.clone().map(|to| Copies {
+                to,
+                class: decision.effect,
+            }),
             lost,
             keys,
         }
@@ -124,8 +152,18 @@ impl fmt::Display for Explanation {
             write!(f, "\n  time limit {timeout}")?;
         }
         if let Some(effect) = self.effect {
-            let class = serde_json::to_string(&effect).unwrap_or_default();
-            write!(f, "\n  effect class {}", class.trim_matches('"'))?;
+            write!(f, "\n  effect class {}", effect.as_str())?;
+        }
+        match &self.shadow {
+            Some(Copies { to, class: Some(class) }) if *class != Effect::Read => {
+                write!(
+                    f,
+                    "\n  shadow {to}: it gets no copy, since the call is not a read but {}",
+                    class.as_str()
+                )?;
+            }
+            Some(Copies { to, .. }) => write!(f, "\n  shadow {to}: it gets a copy, and nobody sees its answer")?,
+            None => {}
         }
         if !self.lost.is_empty() {
             f.write_str("\nrules that lost")?;
@@ -151,6 +189,7 @@ impl fmt::Display for Explanation {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Calls, table};
+    use crate::call::Effect;
     use serde_json::json;
 
     const RULES: &str = r#"
@@ -259,5 +298,34 @@ keys of proxyExecution.json, in order
             "keys": [{"key": "enabled", "to": "local"}],
         });
         assert_eq!(serde_json::to_value(off.explain(&call)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_shadow_is_told_with_what_it_gets() {
+        let rules = "[[route]]\nmatch = 'fsEvent'\nto = 'local'\nshadow = 'plugin:next'\nsample = 0.1\n";
+        let table = table(rules, "");
+        let calls = Calls::new();
+        let told = |name: &str, usual: Effect| {
+            let explanation = table.explain(&calls.call(name, json!({}))).of_class(usual);
+            (
+                explanation.to_string(),
+                serde_json::to_value(explanation).unwrap()["shadow"].clone(),
+            )
+        };
+        let head = "goes to local\n  waypost.toml:1: `fsEvent` covers the call\n  shadow plugin:next, for a share of 0.1: it gets";
+        assert_eq!(
+            told("fsEvent:readFile", Effect::Read),
+            (
+                format!("fsEvent:readFile {head} a copy, and nobody sees its answer"),
+                json!({ "plugin": "next", "share": 0.1, "class": "read" })
+            )
+        );
+        assert_eq!(
+            told("fsEvent:move", Effect::Idempotent),
+            (
+                format!("fsEvent:move {head} no copy, since the call is not a read but idempotent"),
+                json!({ "plugin": "next", "share": 0.1, "class": "idempotent" })
+            )
+        );
     }
 }

@@ -163,6 +163,7 @@ fn decision(key: &str, to: Target) -> Arc<Decision> {
         timeout: None,
         effect: None,
         open: false,
+        shadow: None,
         rule: format!("{FILE}: {key}").into(),
     })
 }

@@ -225,14 +225,16 @@ impl Problem {
     }
 }
 
-/// Everything there is to say about the rule files of a project folder; empty when all is well.
-pub fn check(project_root: &Path) -> Vec<Finding> {
+/// Everything there is to say about the rule files of a project folder; empty when all is well. `reads` says whether calls of
+/// a pattern can be reads where no rule says so.
+pub fn check(project_root: &Path, reads: fn(&str) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let rules = read(&project_root.join(config::FILE));
     match rules.and_then(|text| config::load(text.as_deref().unwrap_or_default())) {
         Ok(config) => {
-            let never = Table::new(config.routes, None).never_winning();
-            let never = never.into_iter().map(|(line, message)| Problem { line, message });
+            let table = Table::new(config.routes, None);
+            let never = table.never_winning().into_iter().chain(table.idle_shadows(reads));
+            let never = never.map(|(line, message)| Problem { line, message });
             findings.extend(never.map(|problem| problem.found_in(config::FILE)));
         }
         Err(problems) => findings.extend(problems.into_iter().map(|problem| problem.breaks(config::FILE))),
@@ -472,20 +474,31 @@ proxyExecution.json has 1 problem:
     #[test]
     fn check_tells_everything_at_once() {
         let calls = Calls::new();
-        assert_eq!(check(calls.folder()), []);
-        fs::write(calls.folder().join("waypost.toml"), deny("*") + &deny("chat")).unwrap();
+        assert_eq!(check(calls.folder(), |_| false), []);
+        let shadowed =
+            "[[route]]\nmatch = \"inference\"\nprincipal = \"none:*\"\nto = \"local\"\nshadow = \"plugin:p\"\n";
+        fs::write(
+            calls.folder().join("waypost.toml"),
+            shadowed.to_owned() + &deny("*") + &deny("chat"),
+        )
+        .unwrap();
         fs::create_dir(calls.folder().join(".codebolt")).unwrap();
         fs::write(
             calls.folder().join(".codebolt/proxyExecution.json"),
             "{\"chat\": \"remote\"}",
         )
         .unwrap();
-        let told: Vec<String> = check(calls.folder()).iter().map(Finding::to_string).collect();
+        let told: Vec<String> = check(calls.folder(), |_| false)
+            .iter()
+            .map(Finding::to_string)
+            .collect();
         assert_eq!(
             told,
             [
-                "waypost.toml:4: this rule can never win: all of its calls are covered above, without any condition, by \
-                 the rule of line 1; move it up or remove it",
+                "waypost.toml:9: this rule can never win: all of its calls are covered above, without any condition, by \
+                 the rule of line 6; move it up or remove it",
+                "waypost.toml:1: the shadow plugin:p never gets anything: no call under this rule counts as a read; if they \
+                 are, add effect = \"read\" to the rule",
                 "proxyExecution.json:1: `chat` is \\\"remote\\\", which is neither local nor proxy; it is taken as local",
             ]
         );

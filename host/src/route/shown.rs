@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::Table;
-use crate::config::{Globs, Route};
+use super::{Rule, Table};
+use crate::config::Globs;
 
 /// One rule in a list.
 #[derive(Clone, Debug, Serialize)]
@@ -24,7 +24,7 @@ impl Table {
         let rules = self.rules.iter().map(|rule| Shown {
             rule: rule.decision.rule.to_string(),
             calls: rule.route.calls.join(", "),
-            when: conditions(&rule.route),
+            when: conditions(rule),
             to: rule
                 .decision
                 .attempts
@@ -49,7 +49,8 @@ impl Table {
     }
 }
 
-fn conditions(route: &Route) -> String {
+fn conditions(rule: &Rule) -> String {
+    let route = &rule.route;
     let globs =
         |name: &str, globs: &Globs| (!globs.is_empty()).then(|| format!("{name} {}", globs.written().join(" | ")));
     let labels = route
@@ -64,6 +65,7 @@ fn conditions(route: &Route) -> String {
         globs("model", &route.model),
         globs("command", &route.command),
         route.open.then(|| "open".to_owned()),
+        rule.decision.shadow.as_ref().map(|shadow| format!("shadow {shadow}")),
     ];
     all.into_iter().chain(labels).flatten().collect::<Vec<_>>().join(", ")
 }

@@ -59,6 +59,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/plugins/{id}", delete(unload_plugin))
         .route("/plugins/{id}/reload", post(reload_plugin))
         .route("/plugins/{id}/logs", get(plugin_logs))
+        .route("/plugins/{id}/shadow", get(plugin_shadow))
         .route("/stats/plugins", get(plugin_stats))
         .route("/models", get(models))
         .route("/routes", get(routes))
@@ -405,8 +406,11 @@ async fn plugins(State(hub): State<Arc<Hub>>) -> Answered {
     for plugin in hub.plugins.all() {
         let Answer(mut one) = value(hub.carriers.shown(&plugin).await)?;
         let entry = installed.iter().find(|entry| entry.entry.id == *plugin.facts.id);
-        if let (Some(held), Some(fields)) = (entry.and_then(|entry| entry.entry.held.as_ref()), one.as_object_mut()) {
-            fields.insert("held".to_owned(), held.version.clone().into());
+        if let Some(fields) = one.as_object_mut() {
+            fields.insert("leaving".to_owned(), hub.plugins.leaving(&plugin.facts.id).into());
+            if let Some(held) = entry.and_then(|entry| entry.entry.held.as_ref()) {
+                fields.insert("held".to_owned(), held.version.clone().into());
+            }
         }
         shown.push(one);
     }
@@ -436,6 +440,16 @@ async fn plugin_logs(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> 
 async fn plugin_stats(State(hub): State<Arc<Hub>>) -> Answered {
     let counted: Vec<_> = hub.plugins.all().iter().map(|plugin| Stats::counted(plugin)).collect();
     value(counted)
+}
+
+/// What came of the copies that a plugin got as a shadow.
+async fn plugin_shadow(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
+    let shadow = hub.dispatcher.shadow(&id).ok_or_else(|| {
+        let id = id.escape_debug();
+        let message = format!("plugin `{id}` is nobody's shadow; a rule of waypost.toml says shadow = \"plugin:{id}\"");
+        CallError::new(ErrorKind::NotFound, message)
+    })?;
+    value(shadow)
 }
 
 /// The models that connected processes serve.
@@ -468,6 +482,7 @@ async fn asked(hub: &Hub, who: &Token, body: &Bytes) -> Answered<crate::call::Ca
 async fn explain(State(hub): State<Arc<Hub>>, Extension(who): Asker, body: Bytes) -> Answered {
     let call = asked(&hub, &who, &body).await?;
     let explanation = hub.routes.current().explain(&call);
+    let explanation = explanation.of_class(hub.dispatcher.effect_of(&call.name));
     value(json!({ "text": explanation.to_string(), "explanation": explanation }))
 }
 

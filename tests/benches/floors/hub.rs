@@ -154,6 +154,7 @@ impl Rig {
             gateway: Arc::new(Gateway::new(Arc::clone(&log))),
             log,
             desk: Arc::new(Desk::default()),
+            secrets: Arc::new(Secrets::new(&[], Path::new(""), &|_| None)),
             limits: limits.clone(),
         };
         let maker = Maker::new(folder)?;

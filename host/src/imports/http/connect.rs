@@ -63,7 +63,12 @@ pub struct Network {
     tls: OnceCell<Arc<ClientConfig>>,
     places: Arc<Semaphore>,
     most: usize,
+    /// Those of shadows, so that no other call is refused for them.
+    beside: Arc<Semaphore>,
 }
+
+/// Shadows have this part of the places, beside the others.
+const BESIDE: usize = 8;
 
 /// A connection, in the clear or not.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -77,6 +82,7 @@ impl Network {
             tls: OnceCell::new(),
             places: Arc::new(Semaphore::new(most)),
             most,
+            beside: Arc::new(Semaphore::new(most.div_ceil(BESIDE))),
         }
     }
 
@@ -92,16 +98,21 @@ impl Network {
         Self { tls, ..self }
     }
 
-    /// A place for one connection.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, CallError> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+    /// A place for one connection, of a shadow or of any other call.
+    pub(super) fn place(&self, shadow: bool) -> Result<OwnedSemaphorePermit, CallError> {
+        let (places, most) = if shadow {
+            (&self.beside, self.most.div_ceil(BESIDE))
+        } else {
+            (&self.places, self.most)
+        };
+        Arc::clone(places).try_acquire_owned().map_err(|_| {
             if self.most == 0 {
                 let message = "there is no network here: a plugin that is tested without a hub reaches no server";
                 return CallError::new(ErrorKind::Unavailable, message);
             }
             let message = format!(
-                "plugins hold {} connections open, the limit `outgoing` of [limits]; try again later",
-                self.most
+                "{} hold {most} connections open, the limit `outgoing` of [limits]; try again later",
+                if shadow { "shadows" } else { "plugins" },
             );
             CallError::new(ErrorKind::Limit, message)
         })

@@ -111,7 +111,7 @@ async fn ask(network: &Network, url: &str, means: Means) -> Result<(u16, Vec<u8>
         server,
         means,
         deadline: Deadline::after(std::time::Duration::from_secs(30)),
-        place: network.place()?,
+        place: network.place(false)?,
         limits: &limits,
     };
     let ((status, _), mut answer) = exchange.run(network, head, Bytes::new()).await?;

@@ -230,7 +230,7 @@ impl Line {
     /// Whether this plugin can be called here: it is here, or there is room for it, and no other version of it is here.
     pub(super) fn suits(&self, plugin: &Loaded) -> bool {
         let plugins = lock(&self.plugins);
-        if plugins.contains_key(&plugin.serial) {
+        if plugins.contains_key(&plugin.turn) {
             return true;
         }
         let taken: usize = plugins.values().map(|plugin| plugin.places).sum();
@@ -245,7 +245,7 @@ impl Line {
     ) -> Result<(), CallError> {
         let mut told = {
             let mut plugins = lock(&self.plugins);
-            match plugins.get(&plugin.serial) {
+            match plugins.get(&plugin.turn) {
                 Some(known) => {
                     if let Some(result) = &*known.told.borrow() {
                         return result.clone();
@@ -260,7 +260,7 @@ impl Line {
                         places: plugin.places(),
                         told,
                     };
-                    plugins.insert(plugin.serial, known);
+                    plugins.insert(plugin.turn, known);
                     self.bring(plugin, variables)?;
                     receiver
                 }
@@ -276,7 +276,7 @@ impl Line {
     /// Sends a plugin's code, in a task of its own: it goes whole, whoever waits for it.
     fn bring(self: &Arc<Self>, plugin: &Loaded, variables: &BTreeMap<String, String>) -> Result<(), CallError> {
         let code = Arc::clone(plugin.compiled()?);
-        let mut load = Load::of(plugin.serial, plugin.manifest.role, &plugin.facts, code.len())?;
+        let mut load = Load::of(plugin.turn, plugin.manifest.role, &plugin.facts, code.len())?;
         let granted = plugin.facts.grants.env.iter();
         load.variables = granted
             .filter_map(|name| Some((name.clone(), variables.get(name)?.clone())))
@@ -319,7 +319,7 @@ impl Line {
         };
         let begin = Begin {
             call: number,
-            plugin: plugin.serial,
+            plugin: plugin.turn,
             left: u64::try_from(call.deadline.left().as_micros()).unwrap_or(u64::MAX),
             run: context.journal.as_deref().map(RunFacts::of),
             job: Job::of(call),
