@@ -62,14 +62,7 @@ pub(super) fn link(
 ) -> Result<Linked> {
     let component = engine.component(&manifest.id, bytes)?;
     let world = component.component_type();
-    let remedy = |needed: &Needed| match origin {
-        // What a stranger forgot to ask for is not the operator's to add.
-        Origin::Locked { .. } if !(needed.given)(&manifest.asks()) => {
-            "its manifest does not ask for it, so it needs another version".to_owned()
-        }
-        Origin::Locked { .. } => format!("if it may, {}", origin.remedy(&manifest.id, needed.grant, needed.line)),
-        _ => world::of_an_author(needed),
-    };
+    let remedy = |needed: &Needed| origin.gives(manifest, needed);
     let imports = world.imports(engine.wasmtime()).map(|(name, _)| name);
     world::check_imports(&manifest.id, &facts.grants, imports, &remedy)?;
     world::check_exports(manifest, world.exports(engine.wasmtime()).map(|(name, _)| name))?;
