@@ -438,9 +438,7 @@ fn cannot_read(what: &Path, error: std::io::Error) -> Error {
 impl Source {
     /// Reads a component file with its manifest: the one inside, or the one beside a component that has none.
     pub fn read(path: &Path, wall: Wall, grant: Grants, largest: usize) -> Result<Self> {
-        let size = std::fs::metadata(path)
-            .map_err(|error| cannot_read(path, error))?
-            .len();
+        let size = std::fs::metadata(path).map_err(|error| cannot_read(path, error))?.len();
         if size > largest as u64 {
             let message = format!(
                 "{} has {size} bytes, the limit is {largest}: raise `component` in [limits.plugin]",

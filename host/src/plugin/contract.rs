@@ -86,6 +86,11 @@ impl Path {
         self.package == other.package && self.interface == other.interface
     }
 
+    /// Whether this is the other, or a version of it that fits.
+    pub fn stands_for(&self, other: &Self) -> bool {
+        self.is(other) && self.fits(other)
+    }
+
     /// Whether one can stand for the other.
     fn fits(&self, other: &Self) -> bool {
         match (&self.version, &other.version) {
@@ -187,3 +192,5 @@ impl Contract {
     }
 }
 
+#[cfg(test)]
+mod tests;

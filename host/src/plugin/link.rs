@@ -68,7 +68,7 @@ pub(super) fn link(
     world::check_exports(manifest, world.exports(engine.wasmtime()).map(|(name, _)| name))?;
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(
-            "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}",
+            "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}; `waypost plugin doctor` says which item it is",
             manifest.id
         );
         Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin)

@@ -104,7 +104,11 @@ impl Report {
 }
 
 fn show(finding: &Finding) -> Result<()> {
-    output::line(&format!("{}: {}", finding.problem.as_str(), visible_lines(&finding.text)))?;
+    output::line(&format!(
+        "{}: {}",
+        finding.problem.as_str(),
+        visible_lines(&finding.text)
+    ))?;
     for (name, text) in [("  plugin", &finding.component), ("  hub", &finding.hub)] {
         if let Some(text) = text {
             fact(name, &visible(text))?;
@@ -151,7 +155,7 @@ fn look(project: &Path, what: &str) -> Result<Report> {
     match found.manifest {
         // Where there is no component, that it has no manifest is no news.
         Err(error) if section::is_component(&found.bytes) => {
-            let remedy = "`waypost plugin build` puts it inside";
+            let remedy = "build it with `waypost plugin build`, which puts manifest.toml inside";
             let finding = Finding::new(Problem::Manifest, error.chain(), remedy);
             examined.findings.insert(0, finding);
         }
@@ -165,7 +169,9 @@ fn look(project: &Path, what: &str) -> Result<Report> {
             let loaded = Alone::new(&config.limits)?.load(config.limits.plugin, source);
             if let Err(error) = loaded {
                 let remedy = "do what the loader says; where it is a mistake of the hub, report it with the component";
-                examined.findings.push(Finding::new(Problem::Load, error.chain(), remedy));
+                examined
+                    .findings
+                    .push(Finding::new(Problem::Load, error.chain(), remedy));
             }
         }
         _ => {}
@@ -233,7 +239,9 @@ fn find(project: &Path, config: &Config, what: &str) -> Result<Found> {
     let mut known = Vec::new();
     for entry in &config.plugins {
         let file = project.join(&entry.path);
-        let Ok(found) = of_file(project, config, file) else { continue };
+        let Ok(found) = of_file(project, config, file) else {
+            continue;
+        };
         match &found.manifest {
             Ok(manifest) if manifest.id == what => return Ok(found),
             Ok(manifest) => known.push(manifest.id.clone()),
@@ -288,6 +296,9 @@ fn of_file(project: &Path, config: &Config, file: PathBuf) -> Result<Found> {
 fn inside(what: &str, bytes: &[u8]) -> Result<Manifest> {
     match section::read(what, bytes)? {
         Some(text) => Manifest::parse(&format!("the manifest inside {what}"), text),
-        None => Err(Error::new(ErrorKind::NotFound, format!("{what} has no manifest inside"))),
+        None => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("{what} has no manifest inside"),
+        )),
     }
 }

@@ -94,7 +94,10 @@ impl<'a> Comparison<'a> {
             older,
             ..Finding::new(
                 Problem::Interface,
-                format!("it imports `{shown}`, and {} of this hub has no such interface", path.package),
+                format!(
+                    "it imports `{shown}`, and {} of this hub has no such interface",
+                    path.package
+                ),
                 remedy(older, &path.package, &any.path),
             )
         });
@@ -103,7 +106,11 @@ impl<'a> Comparison<'a> {
 
     /// The export that the hub would call; none when there is none, which is a finding then.
     fn exported(&mut self, ours: &Interface) -> Option<&'a Interface> {
-        let mut all = self.component.exports.iter().filter(|theirs| theirs.path.is(&ours.path));
+        let mut all = self
+            .component
+            .exports
+            .iter()
+            .filter(|theirs| theirs.path.is(&ours.path));
         let exact = all.clone().find(|theirs| theirs.path == ours.path);
         if let Some(theirs) = exact.or_else(|| all.clone().find(|theirs| theirs.path.fits(&ours.path))) {
             return Some(theirs);
@@ -113,8 +120,18 @@ impl<'a> Comparison<'a> {
             self.found.push(version(&ours.path, &theirs.path, "exports", &shown));
             return None;
         }
-        let names: Vec<String> = self.component.exports.iter().take(8).map(|other| name(&other.name)).collect();
-        let exports = if names.is_empty() { "no interface".to_owned() } else { names.join(", ") };
+        let names: Vec<String> = self
+            .component
+            .exports
+            .iter()
+            .take(8)
+            .map(|other| name(&other.name))
+            .collect();
+        let exports = if names.is_empty() {
+            "no interface".to_owned()
+        } else {
+            names.join(", ")
+        };
         self.found.push(Finding {
             package: Some(ours.path.package.clone()),
             interface: Some(ours.path.interface.clone()),
@@ -122,7 +139,10 @@ impl<'a> Comparison<'a> {
             hub: Some(ours.name.clone()),
             ..Finding::new(
                 Problem::Export,
-                format!("it does not export `{}`, which its role by its manifest takes", ours.name),
+                format!(
+                    "it does not export `{}`, which its role by its manifest takes",
+                    ours.name
+                ),
                 "set `role` of the manifest to what it is, or build it with that world".to_owned(),
             )
         });
@@ -195,7 +215,10 @@ impl<'a> Comparison<'a> {
         if same {
             return;
         }
-        let (hub, component) = (self.hub.shown_function(of, own), self.component.shown_function(of, other));
+        let (hub, component) = (
+            self.hub.shown_function(of, own),
+            self.component.shown_function(of, other),
+        );
         let text = format!(
             "the function `{of}` of {} takes or answers something else than this hub has there",
             ours.path.bare()
@@ -324,7 +347,14 @@ impl<'a> Comparison<'a> {
     }
 
     /// The fields or cases of a type with a name.
-    fn parts(&mut self, of: &Pair, kind: &str, word: &str, own: &[(String, Option<Id>)], other: &[(String, Option<Id>)]) {
+    fn parts(
+        &mut self,
+        of: &Pair,
+        kind: &str,
+        word: &str,
+        own: &[(String, Option<Id>)],
+        other: &[(String, Option<Id>)],
+    ) {
         let named = of.named;
         let thing = format!("the {kind} `{}` of {}", named.name, named.of);
         let mut same = true;
@@ -365,7 +395,9 @@ impl<'a> Comparison<'a> {
         }
         let order = |parts: &[(String, Option<Id>)]| -> Vec<String> {
             let names = parts.iter().map(|(name, _)| name.clone());
-            names.filter(|name| ours.contains(name) && theirs.contains(name)).collect()
+            names
+                .filter(|name| ours.contains(name) && theirs.contains(name))
+                .collect()
         };
         if same && order(own) != order(other) {
             let text = format!("{thing} has its {word}s in another order, and their order counts");

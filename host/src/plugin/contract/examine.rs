@@ -105,7 +105,10 @@ fn features(bytes: &[u8], findings: &mut Vec<Finding>) {
     for feature in component::missing_features(bytes) {
         findings.push(Finding::new(
             Problem::Feature,
-            format!("it needs of WebAssembly what the engine of this hub does not have: {}", name(&feature)),
+            format!(
+                "it needs of WebAssembly what the engine of this hub does not have: {}",
+                name(&feature)
+            ),
             "build it without: for WASI 0.2 (`wasm32-wasip2`), with functions that are not async",
         ));
     }
@@ -134,7 +137,11 @@ fn look(theirs: &Contract, asking: &Asking, findings: &mut Vec<Finding>) {
     for import in &theirs.imports {
         let needed = imports::needed(&import.name).filter(|needed| !(needed.given)(asking.grants));
         if let Some(needed) = needed {
-            let text = format!("it imports `{}` without the grant `{}`", name(&import.name), needed.grant);
+            let text = format!(
+                "it imports `{}` without the grant `{}`",
+                name(&import.name),
+                needed.grant
+            );
             findings.push(Finding {
                 package: Some(import.path.package.clone()),
                 interface: Some(import.path.interface.clone()),
@@ -163,7 +170,9 @@ fn stranger(hub: &Contract, import: &Interface) -> Option<Finding> {
     if !WASI.contains(&package.as_str()) {
         return Some(unknown(&import.name));
     }
-    let fits = version.as_ref().is_some_and(|version| super::fits(&WASI_VERSION, version));
+    let fits = version
+        .as_ref()
+        .is_some_and(|version| super::fits(&WASI_VERSION, version));
     if fits {
         return None;
     }

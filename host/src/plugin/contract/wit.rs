@@ -74,9 +74,7 @@ impl Reader<'_> {
         let params = function.params.iter();
         Function {
             is_async: function.kind.is_async(),
-            params: params
-                .map(|param| (param.name.clone(), self.of(&param.ty)))
-                .collect(),
+            params: params.map(|param| (param.name.clone(), self.of(&param.ty))).collect(),
             result: function.result.as_ref().map(|ty| self.of(ty)),
         }
     }
