@@ -85,27 +85,31 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "nothing inside",
             b"\0asm\x0d\0\x01\0".to_vec(),
             "invalid: plugin `echo` has the role handler by its manifest, but does not export `waypost:plugin/handler@0.1.0`; it exports \
-             nothing: set `role` to what it is, or build it with that world",
+             nothing: set `role` to what it is, or build it with that world; `waypost plugin \
+             doctor` says more",
         ),
         (
             "another role",
             guests::bytes("watcher"),
             "invalid: plugin `echo` has the role handler by its manifest, but does not export `waypost:plugin/handler@0.1.0`; it exports \
-             `waypost:plugin/observer@0.1.0`: set `role` to what it is, or build it with that world",
+             `waypost:plugin/observer@0.1.0`: set `role` to what it is, or build it with that world; `waypost plugin \
+             doctor` says more",
         ),
         (
             "another version",
             Text::handler().export("waypost:plugin/handler@0.2.0").bytes(),
             "invalid: plugin `echo` has the role handler by its manifest, but does not export \
              `waypost:plugin/handler@0.1.0`; it exports `incoming`, `reply`, `call-error`, \
-             `waypost:plugin/handler@0.2.0`: set `role` to what it is, or build it with that world",
+             `waypost:plugin/handler@0.2.0`: set `role` to what it is, or build it with that world; `waypost plugin \
+             doctor` says more",
         ),
         (
             "another contract",
             Text::handler().export("waypost:plugin/agent@0.1.0").bytes(),
             "invalid: plugin `echo` has the role handler by its manifest, but does not export \
              `waypost:plugin/handler@0.1.0`; it exports `incoming`, `reply`, `call-error`, \
-             `waypost:plugin/agent@0.1.0`: set `role` to what it is, or build it with that world",
+             `waypost:plugin/agent@0.1.0`: set `role` to what it is, or build it with that world; `waypost plugin \
+             doctor` says more",
         ),
         (
             "an unknown import",
@@ -132,7 +136,7 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 .bytes(),
             "invalid: plugin `echo` does not fit the contract of this hub (0.1.0): component imports instance \
              `wasi:cli/environment@0.2.0`, but a matching implementation was not found in the linker: instance \
-             export `set-all` has the wrong type: function implementation is missing",
+             export `set-all` has the wrong type: function implementation is missing; `waypost plugin doctor` says which item it is",
         ),
         (
             "a folder that was not granted",
@@ -236,7 +240,8 @@ async fn each_hostile_manifest_is_one_error_and_changes_nothing() {
                 .replace("serves = [\"echo\"]", "")
                 .into_bytes(),
             "invalid: plugin `echo` has the role agent by its manifest, but does not export `waypost:plugin/agent@0.1.0`; it exports \
-             `waypost:plugin/handler@0.1.0`: set `role` to what it is, or build it with that world",
+             `waypost:plugin/handler@0.1.0`: set `role` to what it is, or build it with that world; `waypost plugin \
+             doctor` says more",
         ),
         (
             "an unknown grant",

@@ -21,12 +21,13 @@ use crate::config::{Config, Grants, PluginLimits, Wall};
 use crate::engine::Engine;
 use crate::engine::cache::hex;
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::imports::Facts;
+use crate::imports::{Facts, Needed};
 
 use leaving::Leaving;
 
 pub mod carrier;
 pub mod compile;
+pub mod contract;
 pub mod execute;
 mod grants;
 pub mod health;
@@ -108,6 +109,16 @@ impl Origin {
         }
     }
 
+    /// That of a version that stands in `waypost.lock`.
+    fn locked(entry: &lock::Entry, release: &lock::Release) -> Self {
+        Self::Locked {
+            source: release.source.clone(),
+            signer: release.signer.clone(),
+            wall: entry.wall,
+            grant: release.grant.clone(),
+        }
+    }
+
     /// What an operator does so that this plugin gets this grant; `line` is how a manifest writes it.
     fn remedy(&self, id: &str, grant: &str, line: &str) -> String {
         match self {
@@ -115,6 +126,26 @@ impl Origin {
                 format!("`waypost plugin grant {id} {}`", terms::example(grant))
             }
             _ => format!("add `{line}` to `grant` of its [[plugin]] entry in waypost.toml"),
+        }
+    }
+
+    /// What a plugin of this origin gets: what its manifest asks for and the operator allowed.
+    pub fn effective(&self, manifest: &Manifest) -> Grants {
+        match self {
+            Self::Bundled => manifest.asks(),
+            Self::Installed { grant, .. } | Self::Locked { grant, .. } => grants::intersect(&manifest.asks(), grant),
+        }
+    }
+
+    /// Who gives a plugin an interface that it imports without the grant, and how.
+    pub fn gives(&self, manifest: &Manifest, needed: &Needed) -> String {
+        match self {
+            // What a stranger forgot to ask for is not the operator's to add.
+            Self::Locked { .. } if !(needed.given)(&manifest.asks()) => {
+                "its manifest does not ask for it, so it needs another version".to_owned()
+            }
+            Self::Locked { .. } => format!("if it may, {}", self.remedy(&manifest.id, needed.grant, needed.line)),
+            _ => world::of_an_author(needed),
         }
     }
 
@@ -461,16 +492,16 @@ fn manifest_of(what: &str, bytes: &[u8]) -> Result<Manifest> {
     }
 }
 
+fn cannot_read(what: &Path, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{} cannot be read", what.display()))
+        .blame(Blame::Operator)
+        .because(error)
+}
+
 impl Source {
     /// Reads a component file with its manifest: the one inside, or the one beside a component that has none.
     pub fn read(path: &Path, wall: Wall, grant: Grants, largest: usize) -> Result<Self> {
-        let cannot = |what: &Path, error: std::io::Error| {
-            let message = format!("{} cannot be read", what.display());
-            Error::new(ErrorKind::NotFound, message)
-                .blame(Blame::Operator)
-                .because(error)
-        };
-        let size = std::fs::metadata(path).map_err(|error| cannot(path, error))?.len();
+        let size = std::fs::metadata(path).map_err(|error| cannot_read(path, error))?.len();
         if size > largest as u64 {
             let message = format!(
                 "{} has {size} bytes, the limit is {largest}: raise `component` in [limits.plugin]",
@@ -478,25 +509,8 @@ impl Source {
             );
             return Err(Error::new(ErrorKind::Limit, message));
         }
-        let bytes: Arc<[u8]> = std::fs::read(path).map_err(|error| cannot(path, error))?.into();
-        let manifest = match section::read(&path.display().to_string(), &bytes)? {
-            Some(text) => Manifest::parse(&format!("the manifest inside {}", path.display()), text)?,
-            None => {
-                let beside = path.with_extension("toml");
-                let text = std::fs::read_to_string(&beside).map_err(|error| {
-                    if error.kind() != std::io::ErrorKind::NotFound {
-                        return cannot(&beside, error);
-                    }
-                    let message = format!(
-                        "{} has no manifest, neither inside nor beside it as {}; `waypost plugin build` puts it inside",
-                        path.display(),
-                        beside.file_name().unwrap_or_default().display()
-                    );
-                    Error::new(ErrorKind::NotFound, message).blame(Blame::Operator)
-                })?;
-                Manifest::parse(&beside.display().to_string(), &text)?
-            }
-        };
+        let bytes: Arc<[u8]> = std::fs::read(path).map_err(|error| cannot_read(path, error))?.into();
+        let manifest = Self::manifest(path, &bytes)?;
         Ok(Self {
             manifest,
             bytes,
@@ -506,6 +520,26 @@ impl Source {
                 grant,
             },
         })
+    }
+
+    /// The manifest of a component file: the one inside, or the one beside a component that has none.
+    pub fn manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
+        if let Some(text) = section::read(&path.display().to_string(), bytes)? {
+            return Manifest::parse(&format!("the manifest inside {}", path.display()), text);
+        }
+        let beside = path.with_extension("toml");
+        let text = std::fs::read_to_string(&beside).map_err(|error| {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                return cannot_read(&beside, error);
+            }
+            let message = format!(
+                "{} has no manifest, neither inside nor beside it as {}; `waypost plugin build` puts it inside",
+                path.display(),
+                beside.file_name().unwrap_or_default().display()
+            );
+            Error::new(ErrorKind::NotFound, message).blame(Blame::Operator)
+        })?;
+        Manifest::parse(&beside.display().to_string(), &text)
     }
 
     /// The plugins that `waypost.toml` names, each read or the error of reading it.

@@ -17,6 +17,7 @@ mod author;
 mod build;
 mod decide;
 mod dev;
+mod doctor;
 mod embedded;
 mod facts;
 mod inspect;

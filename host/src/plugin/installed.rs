@@ -62,6 +62,20 @@ pub struct Verified {
     pub problem: Option<String>,
 }
 
+/// The component of an installed plugin, as it is locked, without a hub; none when nothing of this id is installed.
+pub fn stored(root: &Path, config: &Config, id: &str) -> Result<Option<(Arc<[u8]>, Origin)>> {
+    let lock = Lock::read(root)?;
+    let Some(entry) = lock.get(id) else { return Ok(None) };
+    let store = Store::of(&root.join(&config.hub.state), config.limits.plugin.component);
+    let bytes = store.get(&entry.id, &entry.current)?;
+    Ok(Some((bytes, Origin::locked(entry, &entry.current))))
+}
+
+/// The ids of all that is installed in a project.
+pub fn ids(root: &Path) -> Result<Vec<String>> {
+    Ok(Lock::read(root)?.installed.into_iter().map(|entry| entry.id).collect())
+}
+
 impl Installed {
     /// The installed plugins of a project. A lock file that cannot be read is an error; a plugin in it that cannot be loaded
     /// is not.
@@ -285,12 +299,7 @@ impl Installed {
         Ok(Source {
             manifest,
             bytes,
-            origin: Origin::Locked {
-                source: release.source.clone(),
-                signer: release.signer.clone(),
-                wall: entry.wall,
-                grant: release.grant.clone(),
-            },
+            origin: Origin::locked(entry, release),
         })
     }
 

@@ -55,14 +55,7 @@ pub(super) enum Linked {
 /// Whether a component asks for what it is granted, and is what its manifest says, as far as names go. Every failure is one
 /// error that names the plugin, the item and the remedy.
 pub(super) fn check(manifest: &Manifest, facts: &Facts, origin: &Origin, world: &World) -> Result<()> {
-    let remedy = |needed: &Needed| match origin {
-        // What a stranger forgot to ask for is not the operator's to add.
-        Origin::Locked { .. } if !(needed.given)(&manifest.asks()) => {
-            "its manifest does not ask for it, so it needs another version".to_owned()
-        }
-        Origin::Locked { .. } => format!("if it may, {}", origin.remedy(&manifest.id, needed.grant, needed.line)),
-        _ => world::of_an_author(needed),
-    };
+    let remedy = |needed: &Needed| origin.gives(manifest, needed);
     let imports = world.imports.iter().map(String::as_str);
     world::check_imports(&manifest.id, &facts.grants, imports, &remedy)?;
     world::check_exports(manifest, world.exports.iter().map(String::as_str))
@@ -72,7 +65,7 @@ pub(super) fn check(manifest: &Manifest, facts: &Facts, origin: &Origin, world: 
 pub(super) fn link(engine: &Engine, role: Role, facts: &Facts, component: &Component) -> Result<Linked> {
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(
-            "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}",
+            "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}; `waypost plugin doctor` says which item it is",
             facts.id
         );
         Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin)

@@ -5,6 +5,7 @@
 
 use wasmparser::{Encoding, Parser, Payload};
 
+use super::contract::Path;
 use super::manifest::Manifest;
 use crate::config::Grants;
 use crate::error::{Blame, Error, ErrorKind, Result};
@@ -105,7 +106,15 @@ pub fn check_imports<'a>(
 pub(super) fn check_exports<'a>(manifest: &Manifest, names: impl Iterator<Item = &'a str>) -> Result<()> {
     let wanted = manifest.role.export();
     let names: Vec<&str> = names.collect();
-    if names.contains(&wanted) {
+    // The engine finds it in each version that fits, too.
+    let ours = Path::of(wanted);
+    let stands_for = |name: &&str| {
+        *name == wanted
+            || Path::of(name)
+                .zip(ours.as_ref())
+                .is_some_and(|(theirs, ours)| theirs.stands_for(ours))
+    };
+    if names.iter().any(stands_for) {
         return Ok(());
     }
     let exports = if names.is_empty() {
@@ -116,7 +125,7 @@ pub(super) fn check_exports<'a>(manifest: &Manifest, names: impl Iterator<Item =
     };
     Err(wrong(format!(
         "plugin `{}` has the role {} by its manifest, but does not export `{wanted}`; it exports {exports}: set `role` to what it is, \
-         or build it with that world",
+         or build it with that world; `waypost plugin doctor` says more",
         manifest.id,
         manifest.role.as_str()
     )))
@@ -209,6 +218,15 @@ mod tests {
             unknown.starts_with("plugin `a` imports `wasi:http/types@0.2.6`, which this hub does not offer; "),
             "{unknown}"
         );
+        for fitting in ["waypost:plugin/observer@0.1.1", "waypost:plugin/observer@0.1.20"] {
+            assert_eq!(fits(observer, &[], &[fitting]), Ok(()), "{fitting}");
+        }
+        for other in ["@0.2.0", "@1.1.0", "@0.1.0-rc.1", "@0.0.1", ""] {
+            assert!(
+                fits(observer, &[], &[&format!("waypost:plugin/observer{other}")]).is_err(),
+                "{other}"
+            );
+        }
         let other = fits(observer, &[], &["waypost:plugin/handler@0.1.0"]).unwrap_err();
         assert!(
             other.starts_with(

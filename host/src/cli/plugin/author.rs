@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use super::build::Build;
 use super::dev::Dev;
+use super::doctor::Doctor;
 use super::inspect::Inspect;
 use super::new::New;
 use super::test::Test;
@@ -20,6 +21,7 @@ pub(in crate::cli) enum Author {
     Build(Build),
     Test(Test),
     Inspect(Inspect),
+    Doctor(Doctor),
     Dev(Dev),
 }
 
@@ -30,6 +32,7 @@ impl Author {
             Self::Build(verb) => verb.run(context).await,
             Self::Test(verb) => verb.run(context).await,
             Self::Inspect(verb) => verb.run(context).await,
+            Self::Doctor(verb) => verb.run(context).await,
             Self::Dev(verb) => verb.run(context).await,
         }
     }

@@ -23,6 +23,9 @@ use tools::Language;
 /// The file in which a project says what it is.
 pub(super) const MANIFEST: &str = "manifest.toml";
 
+/// The folder of a project in which its component goes.
+pub(super) const DIST: &str = "dist";
+
 /// Builds a plugin from its source: one file with the manifest inside.
 #[derive(Debug, Args)]
 #[command(
@@ -57,7 +60,7 @@ pub(super) async fn build(folder: &Path, out: Option<&Path>) -> Result<Facts> {
     let bytes = language.component(folder, &manifest).await?;
     let out = match out {
         Some(out) => out.to_owned(),
-        None => folder.join("dist").join(format!("{}.wasm", manifest.id)),
+        None => folder.join(DIST).join(format!("{}.wasm", manifest.id)),
     };
     let named = out.display().to_string();
     let bytes = section::write(&named, &bytes, &text)?;

@@ -103,7 +103,11 @@ fn look(project: &Path, path: &Path) -> Result<(Facts, Verdict)> {
     let verdict = match (loads, entry) {
         (Err(error), _) => Verdict {
             fits: false,
-            text: error.chain(),
+            text: format!(
+                "{}\n`waypost plugin doctor {}` says why, item by item",
+                error.chain(),
+                path.display()
+            ),
             entry: None,
         },
         (Ok(_), Some(_)) => Verdict {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::build::{DIST, MANIFEST};
 use crate::config::{self, Config};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::plugin::oci::{CREDENTIALS, Registry};
@@ -70,13 +71,7 @@ pub(super) fn from_file(project: &Path, named: &Path, largest: usize, signature:
     } else {
         named.to_owned()
     };
-    let bytes = read(&path, largest)?.ok_or_else(|| {
-        let message = format!(
-            "{} has more than {largest} bytes, which is the limit: raise `component` in [limits.plugin]",
-            path.display()
-        );
-        Error::new(ErrorKind::Limit, message)
-    })?;
+    let bytes = component(&path, largest)?;
     let mut beside = path.clone().into_os_string();
     beside.push(".minisig");
     let beside = PathBuf::from(beside);
@@ -96,12 +91,41 @@ pub(super) fn from_file(project: &Path, named: &Path, largest: usize, signature:
     })
 }
 
-fn looks_like_a_path(named: &str) -> bool {
+/// Whether this names a file, and no reference and no id.
+pub(super) fn looks_like_a_path(named: &str) -> bool {
     named.starts_with(['.', '/', '~']) || named.ends_with(".wasm") || named.starts_with("file:")
 }
 
-/// The one component in a folder.
-fn only_component(folder: &Path) -> Result<PathBuf> {
+/// The one component in a folder: in the folder itself, or where `waypost plugin build` puts that of a project.
+pub(super) fn only_component(folder: &Path) -> Result<PathBuf> {
+    let mut found = components(folder)?;
+    let dist = folder.join(DIST);
+    if found.is_empty() && dist.is_dir() {
+        found = components(&dist)?;
+    }
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] if folder.join(MANIFEST).is_file() => {
+            let message = format!(
+                "the folder {} is a project that is not built yet; `waypost plugin build {}` puts its component into {DIST}/",
+                folder.display(),
+                folder.display()
+            );
+            Err(Error::new(ErrorKind::NotFound, message))
+        }
+        many => {
+            let message = format!(
+                "the folder {} has {} files that end in `.wasm`; name the one that you mean",
+                many.first().and_then(|file| file.parent()).unwrap_or(folder).display(),
+                many.len()
+            );
+            Err(Error::new(ErrorKind::Invalid, message))
+        }
+    }
+}
+
+/// The component files of a folder, by name.
+fn components(folder: &Path) -> Result<Vec<PathBuf>> {
     let cannot = |error: std::io::Error| {
         let message = format!("the folder {} cannot be read", folder.display());
         Error::new(ErrorKind::NotFound, message).because(error)
@@ -114,17 +138,18 @@ fn only_component(folder: &Path) -> Result<PathBuf> {
         }
     }
     found.sort();
-    match found.as_slice() {
-        [one] => Ok(one.clone()),
-        many => {
-            let message = format!(
-                "the folder {} has {} files that end in `.wasm`; name the one that you mean",
-                folder.display(),
-                many.len()
-            );
-            Err(Error::new(ErrorKind::Invalid, message))
-        }
-    }
+    Ok(found)
+}
+
+/// The bytes of a component file.
+pub(super) fn component(path: &Path, largest: usize) -> Result<Vec<u8>> {
+    read(path, largest)?.ok_or_else(|| {
+        let message = format!(
+            "{} has more than {largest} bytes, which is the limit: raise `component` in [limits.plugin]",
+            path.display()
+        );
+        Error::new(ErrorKind::Limit, message)
+    })
 }
 
 /// A whole file; none when it is larger.
