@@ -3,10 +3,13 @@
 //! What a copy is, and how it is compared and merged, is in `workspace/bundle`; here stands where they are. A copy is made
 //! beside its final name and renamed when it is whole, so a crash leaves either a folder or nothing that counts.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::sync::OwnedMutexGuard;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::workspace::Workspace;
@@ -17,6 +20,8 @@ use crate::workspace::bundle::{self, Base, Change, Limits, MergeReport};
 pub struct Folders {
     root: PathBuf,
     project: Arc<Workspace>,
+    /// Who is making or removing a folder, by its name.
+    busy: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl Folders {
@@ -29,13 +34,19 @@ impl Folders {
             .map_err(|error| {
                 Error::new(ErrorKind::Internal, format!("{} cannot be made", root.display())).because(error)
             })?;
-        Ok(Self { root, project })
+        Ok(Self {
+            root,
+            project,
+            busy: Mutex::default(),
+        })
     }
 
     /// Makes the folder of an environment, or finds the one that is there.
     pub async fn create(self: &Arc<Self>, environment: &str) -> Result<String> {
         let (folders, name) = (Arc::clone(self), checked(environment)?.to_owned());
+        let turn = self.turn(&name).await;
         blocking(move || {
+            let _turn = turn;
             if folders.exists(&name)? {
                 return Ok(name);
             }
@@ -57,7 +68,27 @@ impl Folders {
     /// Removes the folder and all in it.
     pub async fn remove(self: &Arc<Self>, folder: &str) -> Result<()> {
         let path = self.root.join(checked(folder)?);
-        blocking(move || remove_all(&path)).await
+        let turn = self.turn(folder).await;
+        blocking(move || {
+            let _turn = turn;
+            remove_all(&path)
+        })
+        .await
+    }
+
+    /// Waits until nobody makes or removes this folder any more; whoever did may have stopped waiting for it long ago.
+    async fn turn(&self, name: &str) -> OwnedMutexGuard<()> {
+        let mutex = {
+            let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            busy.retain(|_, mutex| mutex.strong_count() > 0);
+            let known = busy.get(name).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let mutex = Arc::default();
+                busy.insert(name.to_owned(), Arc::downgrade(&mutex));
+                mutex
+            })
+        };
+        mutex.lock_owned().await
     }
 
     /// The workspace in the folder.
@@ -110,4 +141,37 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "work on a folder met a defect").because(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn what_is_asked_for_while_an_earlier_one_is_given_up_waits_for_it() {
+        let room = tempfile::tempdir().unwrap();
+        let project = room.path().join("project");
+        fs::create_dir(&project).unwrap();
+        for number in 0..500 {
+            fs::write(project.join(format!("{number}.txt")), "x").unwrap();
+        }
+        let workspace = Arc::new(Workspace::open(&project).unwrap());
+        let folders = Arc::new(Folders::open(room.path().join("folders"), workspace).unwrap());
+        // The work begins, and nobody waits for its end.
+        assert!(folders.create("one").now_or_never().is_none());
+        assert_eq!(folders.create("one").await.unwrap(), "one");
+        assert!(folders.create("two").now_or_never().is_none());
+        folders.remove("two").await.unwrap();
+        assert!(folders.exists("one").unwrap());
+        assert!(!folders.exists("two").unwrap());
+        assert!(
+            folders
+                .busy
+                .lock()
+                .unwrap()
+                .values()
+                .all(|mutex| mutex.strong_count() == 0)
+        );
+    }
 }
