@@ -374,7 +374,7 @@ async fn what_does_not_fit_is_refused_at_load_behind_both_walls() {
             assert_eq!(
                 refused(Project::new().plugin(&agent)).await,
                 "invalid: plugin `echo` has the role agent by its manifest, but does not export `waypost:plugin/agent@0.1.0`; it \
-                 exports `waypost:plugin/handler@0.1.0`: set `role` to what it is, or build it with that world",
+                 exports `waypost:plugin/handler@0.1.0`: set `role` to what it is, or build it with that world; `waypost plugin doctor` says more",
                 "{wall}"
             );
             drop(
