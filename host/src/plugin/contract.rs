@@ -1,7 +1,8 @@
 //! The contract as data: interfaces with their functions and types, of this hub and of a component, to be held side by side.
 //!
-//! The hub's side is read from `wit/` ([`wit`]), the other from the bytes of a component ([`component`]); [`compare`] says in
-//! what they differ, and [`examine`] what that and the rest mean for loading it. Nothing here compiles or runs a component.
+//! The hub's side is read from `wit/` (`contract/wit.rs`), the other from the bytes of a component
+//! (`contract/component.rs`); [`compare`] says in what they differ, and [`examine`] what that and the rest mean for loading
+//! it. Nothing here compiles or runs a component.
 //!
 //! # What a later contract may change
 //!

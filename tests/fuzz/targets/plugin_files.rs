@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use waypost::config::Limits;
 use waypost::engine::Engine;
 use waypost::plugin::world::World;
-use waypost::plugin::{Manifest, Origin, Plugins, Source, section};
+use waypost::plugin::{Compiler, Manifest, Origin, Plugins, Source, section};
 
 fuzz_target!(|data: &[u8]| {
     let at = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
@@ -37,10 +37,10 @@ fuzz_target!(|data: &[u8]| {
         bytes: bytes.into(),
         origin: Origin::Bundled,
     };
-    if Plugins::new(Arc::clone(engine()), Limits::default().plugin)
-        .load(source)
-        .is_ok()
-    {
+    let limits = Limits::default();
+    // What is bundled is compiled here.
+    let plugins = Plugins::new(Arc::clone(engine()), Compiler::new(&limits), limits.plugin);
+    if plugins.load(source).is_ok() {
         fits.expect("what the linker takes fits by its names");
     }
 });
