@@ -103,6 +103,7 @@ fn trials() -> Vec<Trial> {
         tidy::trials(),
         tokens::trials(),
         worker::trials(),
+        worker::groups::trials(),
         worker::hostile::trials(),
     ];
     modules.into_iter().flatten().collect()

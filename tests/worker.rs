@@ -14,6 +14,7 @@ use crate::harness::endpoint::{Endpoint, call, say};
 use crate::harness::{Open, Plugin, Project};
 use crate::listed;
 
+pub mod groups;
 pub mod hostile;
 
 listed![
