@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{called, component, empty, hungrier, keeper, kept, plugin, said};
+use super::{called, component, empty, hungrier, keeper, kept, lock, plugin, said};
+use crate::harness::process::Serving;
 use crate::harness::{Plugin, Project};
 
 crate::listed![
@@ -12,6 +13,7 @@ crate::listed![
     an_older_version_and_one_that_nobody_can_compare_need_a_word,
     an_id_of_somebody_else_is_refused_and_a_likeness_is_told,
     what_was_granted_is_taken_back_at_once,
+    a_candidate_stands_beside_the_version_in_use,
 ];
 
 async fn an_upgrade_that_asks_for_more_is_held() {
@@ -136,7 +138,7 @@ async fn an_id_of_somebody_else_is_refused_and_a_likeness_is_told() {
     let project = Project::new().plugin(&Plugin::of("echo")).written();
     let root = project.root();
     let belongs = |id: &str, whose: &str| {
-        format!("[1]\n--\nerror: the id `{id}` belongs to {whose}; this one needs another id in its manifest\n")
+        format!("[1]\n--\nerror: the id `{id}` belongs to {whose}; this one needs another id: install it `--as <id>`\n")
     };
     component(root, &Plugin::of("echo"), "2");
     assert_eq!(
@@ -172,6 +174,66 @@ async fn an_id_of_somebody_else_is_refused_and_a_likeness_is_told() {
     assert_eq!(
         said(root, "rm echo").await,
         "[2]\n--\nerror: plugin `echo` stands in waypost.toml; remove its [[plugin]] entry there\n"
+    );
+}
+
+async fn a_candidate_stands_beside_the_version_in_use() {
+    let rule = "[[route]]\nmatch = \"echo\"\nto = \"plugin:echo\"\neffect = \"read\"\nshadow = \"plugin:echo-next\"\n";
+    let project = Project::new().toml(rule).written();
+    let root = project.root();
+    component(root, &Plugin::of("echo"), "1");
+    component(root, &Plugin::of("noop").named("echo").serves(&["echo"]), "2");
+    component(root, &Plugin::of("echo"), "3");
+    component(root, &Plugin::of("keeper").named("other"), "4");
+    plugin(root, "add downloads/1.wasm --wall in-process").await;
+    let added = plugin(root, "add downloads/2.wasm --wall in-process --as echo-next").await;
+    assert!(
+        added
+            .out
+            .starts_with("echo-next 2, a handler\n  is       echo, installed under another id\n"),
+        "{added:?}"
+    );
+    assert!(!added.out.contains("warning") && lock(root).contains("id = \"echo-next\"\ncomponent = \"echo\"\n"));
+    // Both are there when the hub starts again, and the candidate gets copies.
+    let hub = Serving::start(root, &[]).await;
+    let call = json!({ "call": "echo", "message": { "text": "a", "times": 2 } });
+    let (status, reply) = hub.ask("POST", "/calls", &call).await;
+    assert!(status == 200 && reply.contains("\"aa\""), "{reply}");
+    let shadow = loop {
+        let shadow = plugin(root, "shadow echo-next --json").await.json();
+        if shadow["mirrored"] == 1 {
+            break shadow;
+        }
+    };
+    assert_eq!((&shadow["version"], &shadow["different"]), (&json!("2"), &json!(1)));
+    hub.stop().await;
+    // What else may come under that id, and how it comes again.
+    let newer = plugin(root, "add downloads/3.wasm --as echo-next").await;
+    assert!(newer.out.ends_with("echo-next 3 is installed\n"), "{newer:?}");
+    assert_eq!(
+        said(root, "add downloads/4.wasm --as echo-next").await,
+        "[1]\n--\nerror: `echo-next` is installed already, from the plugin `echo`, and this one is `other`; install it under another \
+         id with `--as`, or remove the other one first\n"
+    );
+    assert_eq!(
+        said(root, "add downloads/4.wasm --as Echo").await,
+        "[2]\n--\nerror: `--as`: `Echo` is not an id; use lower-case letters, digits and `-`, at most 64\n"
+    );
+    assert_eq!(plugin(root, "verify").await.code, 0);
+    for name in kept(root) {
+        fs::remove_file(root.join(".waypost/plugins").join(name)).unwrap();
+    }
+    let lost = plugin(root, "verify echo-next").await;
+    assert!(
+        lost.code == 1
+            && lost
+                .err
+                .contains("`waypost plugin add downloads/3.wasm --as echo-next`"),
+        "{lost:?}"
+    );
+    assert_eq!(
+        said(root, "rm echo-next").await,
+        "[0]\necho-next 3 is removed\n--\nline 1 of waypost.toml still leads to it\n"
     );
 }
 

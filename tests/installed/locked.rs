@@ -111,7 +111,7 @@ async fn a_lock_file_that_cannot_be_read_refuses_the_start() {
         (
             "wall = ",
             "color = 1\nwall = ",
-            "waypost.lock has 1 problem:\n  line 6: unknown field `installed.color`; there are id, wall, current, previous, held",
+            "waypost.lock has 1 problem:\n  line 6: unknown field `installed.color`; there are id, component, wall, current, previous, held",
         ),
     ] {
         let project = installed().await;
@@ -163,6 +163,7 @@ async fn install(open: &Open, bytes: Vec<u8>) {
         source: "file:x.wasm".to_owned(),
         manifest: None,
         signature: None,
+        id: None,
         wall: Some(Wall::InProcess),
         decision: Decision::All(Vec::new()),
         downgrade: false,

@@ -67,7 +67,7 @@ pub fn stored(root: &Path, config: &Config, id: &str) -> Result<Option<(Arc<[u8]
     let lock = Lock::read(root)?;
     let Some(entry) = lock.get(id) else { return Ok(None) };
     let store = Store::of(&root.join(&config.hub.state), config.limits.plugin.component);
-    let bytes = store.get(&entry.id, &entry.current)?;
+    let bytes = store.get(entry, &entry.current)?;
     Ok(Some((bytes, Origin::locked(entry, &entry.current))))
 }
 
@@ -281,20 +281,21 @@ impl Installed {
 
     /// The component of a locked version, if it is what was installed. Its bytes are read once.
     fn open(&self, entry: &Entry, release: &Release, config: &Config) -> Result<Source> {
-        let bytes = self.store.get(&entry.id, release)?;
-        let manifest = manifest_of(&format!("plugin `{}`", entry.id), &bytes)?;
-        if (manifest.id.as_str(), &manifest.version) != (&entry.id, &release.version) {
+        let bytes = self.store.get(entry, release)?;
+        let mut manifest = manifest_of(&format!("plugin `{}`", entry.id), &bytes)?;
+        if (manifest.id.as_str(), &manifest.version) != (entry.written(), &release.version) {
             let message = format!(
                 "{} says that `{}` has the version {}, but the component with this digest is `{}` {}; `waypost plugin add {}` again",
                 super::lock::FILE,
-                entry.id,
+                entry.written(),
                 release.version,
                 manifest.id,
                 manifest.version.escape_debug(),
-                super::store::again(&release.source)
+                entry.again(release)
             );
             return Err(Error::new(ErrorKind::Denied, message));
         }
+        manifest.id.clone_from(&entry.id);
         self.trusted(entry, release, &bytes, config)?;
         Ok(Source {
             manifest,
@@ -320,7 +321,7 @@ impl Installed {
         let Some(text) = self.store.signature(&release.digest) else {
             return refused(format!(
                 "the signature of plugin `{id}` is missing from the state directory; `waypost plugin add {}` again",
-                super::store::again(&release.source)
+                entry.again(release)
             ));
         };
         let publishers: Vec<_> = config

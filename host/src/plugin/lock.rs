@@ -47,6 +47,9 @@ pub struct Entry {
     /// Its id.
     #[serde(deserialize_with = "id")]
     pub id: String,
+    /// The id in its own manifest, where the operator installed it under another one.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "id_option")]
+    pub component: Option<String>,
     /// Where its code runs.
     pub wall: Wall,
     /// What is loaded.
@@ -98,6 +101,24 @@ struct Head {
 }
 
 impl Entry {
+    /// The id that its components have in their manifests.
+    pub fn written(&self) -> &str {
+        self.component.as_deref().unwrap_or(&self.id)
+    }
+
+    /// What is written behind `waypost plugin add` to get this version again.
+    pub fn again(&self, release: &Release) -> String {
+        let source = release.source.as_str();
+        let source = source
+            .strip_prefix("file:")
+            .or_else(|| source.strip_prefix("oci:"))
+            .unwrap_or(source);
+        match &self.component {
+            Some(_) => format!("{source} --as {}", self.id),
+            None => source.to_owned(),
+        }
+    }
+
     /// The versions that it keeps.
     pub fn releases(&self) -> impl Iterator<Item = &Release> {
         [Some(&self.current), self.previous.as_ref(), self.held.as_ref()]
@@ -263,6 +284,10 @@ fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
         "`{}` is not an id; use lower-case letters, digits and `-`, at most 64",
         id.escape_debug()
     )))
+}
+
+fn id_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    id(deserializer).map(Some)
 }
 
 fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::lock::{self, Release};
+use super::lock::{self, Entry, Release};
 use super::signature::SIGNATURE_BYTES;
 use crate::engine::cache::hex;
 use crate::error::{Blame, Error, ErrorKind, Result};
@@ -66,13 +66,14 @@ impl Store {
     }
 
     /// The component of a locked version: these bytes have its digest. The error names the remedy.
-    pub(super) fn get(&self, id: &str, release: &Release) -> Result<Arc<[u8]>> {
+    pub(super) fn get(&self, entry: &Entry, release: &Release) -> Result<Arc<[u8]>> {
+        let id = &entry.id;
         let path = self.path(&release.digest);
         let wrong = |kind: ErrorKind, what: String| {
             let message = format!(
                 "plugin `{id}` is locked to {}, and {what}: `waypost plugin add {}` again",
                 release.digest,
-                again(&release.source)
+                entry.again(release)
             );
             Error::new(kind, message).blame(Blame::Operator)
         };
@@ -127,12 +128,4 @@ impl Store {
             }
         }
     }
-}
-
-/// What is written behind `waypost plugin add` to get the same again.
-pub(super) fn again(source: &str) -> &str {
-    source
-        .strip_prefix("file:")
-        .or_else(|| source.strip_prefix("oci:"))
-        .unwrap_or(source)
 }

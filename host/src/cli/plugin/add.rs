@@ -19,6 +19,7 @@ use crate::text::{shortened, visible};
 #[command(after_help = "Examples:
   waypost plugin add ./tickets.wasm --wall in-process
   waypost plugin add ghcr.io/acme/tickets:1.2 --grant state --grant gateway=fsEvent:readFile --route
+  waypost plugin add ghcr.io/acme/tickets:1.3 --as tickets-next     # to be the `shadow` of `tickets`
 
 It asks before it installs. Where nobody can be asked, `--yes` grants all that the component asks for and `--grant` a part;
 a new version that asks for more than the one before is then kept and not loaded until `waypost plugin grant`.
@@ -33,6 +34,9 @@ pub(in crate::cli) struct Add {
     /// repeated. With `--yes` it says where folders are.
     #[arg(long = "grant", value_name = "GRANT")]
     grants: Vec<String>,
+    /// Installs it under this id, not under the one in its manifest: a candidate beside the version in use, say.
+    #[arg(long = "as", value_name = "ID")]
+    id: Option<String>,
     /// Where its code runs; when nobody says, where the version before ran, else in a worker process.
     #[arg(long, value_enum)]
     wall: Option<Place>,
@@ -79,6 +83,7 @@ impl Add {
             source: fetched.source,
             manifest: fetched.manifest,
             signature: fetched.signature,
+            id: self.id.clone(),
             wall: self.wall.map(|wall| match wall {
                 Place::InProcess => Wall::InProcess,
                 Place::Worker => Wall::Worker,
@@ -133,11 +138,17 @@ fn show(plan: &Plan, open: bool) -> Result<()> {
         format!(": {}", shortened(&plan.description, 200))
     };
     output::line(&format!("{} {}, {a} {role}{about}", plan.id, visible(&plan.version)))?;
-    let mut facts = vec![
+    let mut facts = Vec::new();
+    facts.extend(
+        plan.component
+            .iter()
+            .map(|id| ("is", format!("{}, installed under another id", visible(id)))),
+    );
+    facts.extend([
         ("digest", plan.digest.clone()),
         ("size", bytesize::ByteSize(plan.size as u64).to_string()),
         ("from", visible(&plan.source)),
-    ];
+    ]);
     facts.extend(plan.manifest.iter().map(|digest| ("resolved", visible(digest))));
     facts.push((
         "signed",
@@ -229,6 +240,10 @@ fn told(plan: &Plan, routed: Option<Routed>) -> Result<()> {
     output::line(&format!("{id} {version} is installed{without}"))?;
     match routed {
         Some(Routed::Added(rule)) => output::note(&format!("added to {}:\n{rule}", config::FILE)),
+        Some(Routed::Missing(_)) if plan.component.is_some() => output::note(&format!(
+            "no rule leads to it; `shadow = \"plugin:{id}\"` in a rule of {} gives it a copy of each read",
+            config::FILE
+        )),
         Some(Routed::Missing(rule)) => output::note(&format!(
             "no rule leads to it yet; add this to {}, or say `--route`:\n{rule}",
             config::FILE

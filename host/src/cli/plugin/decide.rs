@@ -74,7 +74,9 @@ impl Named {
         ))?;
         let target = format!("plugin:{}", self.id);
         for route in Config::read(&context.project.join(config::FILE))?.routes {
-            if route.to.to_string() == target || route.fallback.iter().any(|other| other.to_string() == target) {
+            let leads =
+                route.to.to_string() == target || route.fallback.iter().any(|other| other.to_string() == target);
+            if leads || route.shadow.as_deref() == Some(self.id.as_str()) {
                 output::note(&format!("line {} of {} still leads to it", route.line, config::FILE));
             }
         }

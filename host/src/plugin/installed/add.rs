@@ -32,6 +32,9 @@ pub struct Wanted {
     /// The text of its signature file.
     #[serde(default)]
     pub signature: Option<String>,
+    /// The id under which it is installed; none for the one in its manifest.
+    #[serde(default)]
+    pub id: Option<String>,
     /// Where its code shall run. For an upgrade: where it ran. Otherwise a worker process.
     #[serde(default)]
     pub wall: Option<Wall>,
@@ -67,6 +70,8 @@ pub enum Decision {
 pub struct Plan {
     /// Its id.
     pub id: String,
+    /// The id in its manifest, where that is another one.
+    pub component: Option<String>,
     /// Its version.
     pub version: String,
     /// Its role.
@@ -143,20 +148,29 @@ impl Installed {
             );
             return Err(Error::new(ErrorKind::Limit, message));
         }
-        let manifest = manifest_of(what, &bytes)?;
+        let mut manifest = manifest_of(what, &bytes)?;
         checked("version", &manifest.version)?;
+        let component = match wanted.id.as_ref().filter(|id| **id != manifest.id) {
+            Some(id) => {
+                Manifest::check_id("`--as`", id)?;
+                Some(std::mem::replace(&mut manifest.id, id.clone()))
+            }
+            None => None,
+        };
         let signed = signed(&wanted, &bytes, &config)?;
         let old = lock.get(&manifest.id).cloned();
         self.free(&manifest.id)?;
         let mut warnings = Vec::new();
         if let Some(old) = &old {
+            check_component(&manifest.id, component.as_deref(), old)?;
             check_order(&wanted, &manifest, &bytes, &old.current, &mut warnings)?;
             check_signer(&wanted, &manifest.id, signed.as_ref(), &old.current)?;
         }
         let plugins = self.plugins.all();
         let known = plugins.iter().map(|plugin| &*plugin.facts.id);
         let known = known.chain(lock.installed.iter().map(|entry| entry.id.as_str()));
-        if let (None, Some(like)) = (&old, looks_like(&manifest.id, known)) {
+        // A name that the operator gave misleads nobody.
+        if let (None, None, Some(like)) = (&old, &component, looks_like(&manifest.id, known)) {
             warnings.push(format!(
                 "its id `{}` looks like `{like}`, which is another plugin",
                 manifest.id
@@ -171,7 +185,14 @@ impl Installed {
         }
         let before = old.as_ref().map(|old| old.current.grant.clone());
         let given = given(&wanted.decision, &manifest, before.as_ref(), wanted.commit)?;
-        let entry = self.entry(&wanted, &manifest, &bytes, signed.as_ref(), &given, old.as_ref());
+        let entry = self.entry(
+            &wanted,
+            (&manifest, component),
+            &bytes,
+            signed.as_ref(),
+            &given,
+            old.as_ref(),
+        );
         let lacks = Term::all(&asks).iter().any(|term| !term.is_in(&given));
         if wanted.commit && old.is_none() && wanted.decision == Decision::Open && lacks {
             let message = format!(
@@ -229,7 +250,7 @@ impl Installed {
             }
             Some(Origin::Locked { .. }) | None => return Ok(()),
         };
-        let message = format!("the id `{id}` belongs to {whose}; this one needs another id in its manifest");
+        let message = format!("the id `{id}` belongs to {whose}; this one needs another id: install it `--as <id>`");
         Err(Error::new(ErrorKind::Denied, message))
     }
 
@@ -237,7 +258,7 @@ impl Installed {
     fn entry(
         &self,
         wanted: &Wanted,
-        manifest: &Manifest,
+        (manifest, component): (&Manifest, Option<String>),
         bytes: &[u8],
         signed: Option<&Signed>,
         given: &Grants,
@@ -260,6 +281,7 @@ impl Installed {
         });
         Entry {
             id: manifest.id.clone(),
+            component,
             wall: wanted.wall.or(old.map(|old| old.wall)).unwrap_or(Wall::Worker),
             current,
             previous,
@@ -308,6 +330,20 @@ fn signed(wanted: &Wanted, bytes: &[u8], config: &Config) -> Result<Option<Signe
         }
         None => Ok(None),
     }
+}
+
+/// Refuses a version of another plugin under an id that the operator gave to one.
+fn check_component(id: &str, component: Option<&str>, old: &Entry) -> Result<()> {
+    let component = component.unwrap_or(id);
+    if component == old.written() {
+        return Ok(());
+    }
+    let message = format!(
+        "`{id}` is installed already, from the plugin `{}`, and this one is `{component}`; install it under another id with \
+         `--as`, or remove the other one first",
+        old.written()
+    );
+    Err(Error::new(ErrorKind::Denied, message))
 }
 
 fn check_order(
@@ -420,6 +456,7 @@ fn plan(
     };
     Plan {
         id: entry.id.clone(),
+        component: entry.component.clone(),
         version,
         role: manifest.role,
         description: manifest.description.clone(),

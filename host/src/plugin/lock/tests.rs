@@ -64,12 +64,13 @@ fn release() -> impl Strategy<Value = Release> {
 fn lock() -> impl Strategy<Value = Lock> {
     let wall = prop_oneof![Just(Wall::Worker), Just(Wall::InProcess)];
     let rest = || proptest::option::of(release());
-    let entry = (wall, release(), rest(), rest());
+    let entry = (proptest::option::of("[a-z0-9-]{1,12}"), wall, release(), rest(), rest());
     proptest::collection::hash_map("[a-z0-9-]{1,12}", entry, 0..4).prop_map(|entries| Lock {
         installed: entries
             .into_iter()
-            .map(|(id, (wall, current, previous, held))| Entry {
+            .map(|(id, (component, wall, current, previous, held))| Entry {
                 id,
+                component,
                 wall,
                 current,
                 previous,
@@ -120,7 +121,7 @@ fn each_mistake_is_named_with_its_line() {
         (
             "wall = \"worker\"",
             "wall = \"worker\"\ncolour = 1",
-            "line 5: unknown field `installed.colour`; there are id, wall, current, previous, held",
+            "line 5: unknown field `installed.colour`; there are id, component, wall, current, previous, held",
         ),
         (
             "version = \"1\"",
