@@ -9,7 +9,9 @@ use crate::harness::server::{Names, Server};
 use crate::harness::{Open, Plugin, Project, normal};
 
 pub mod files;
+pub mod process;
 pub mod secrets;
+pub mod socket;
 
 crate::listed![
     a_server_is_asked_and_its_answer_is_handed_over_as_it_came,

@@ -117,8 +117,8 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 .imports("(import \"acme:files/read@1.0.0\" (instance))")
                 .bytes(),
             "invalid: plugin `echo` imports `acme:files/read@1.0.0`, which this hub does not offer; it offers the packages \
-             waypost:call, waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http and waypost:files (0.1) \
-             and WASI 0.2 without wasi:http",
+             waypost:call, waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http, waypost:files, \
+             waypost:process and waypost:socket (0.1) and WASI 0.2 without wasi:http",
         ),
         (
             "a way to the network",
@@ -126,8 +126,8 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 .imports("(import \"wasi:http/outgoing-handler@0.2.0\" (instance))")
                 .bytes(),
             "invalid: plugin `echo` imports `wasi:http/outgoing-handler@0.2.0`, which this hub does not offer; it offers the \
-             packages waypost:call, waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http and \
-             waypost:files (0.1) and WASI 0.2 without wasi:http",
+             packages waypost:call, waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http, \
+             waypost:files, waypost:process and waypost:socket (0.1) and WASI 0.2 without wasi:http",
         ),
         (
             "an unknown function of WASI",

@@ -12,6 +12,7 @@ use crate::harness::{Plugin, Project};
 
 pub mod decided;
 pub mod locked;
+pub mod placed;
 pub mod registry;
 pub mod signed;
 pub mod terminal;

@@ -51,6 +51,12 @@ async fn the_defaults_are_what_the_reference_says() {
         file_write: 16 << 20,
         file_entries: 10_000,
         file_open: 8,
+        process_input: 4 << 20,
+        process_output: 16 << 20,
+        process_running: 4,
+        socket_sent: 16 << 20,
+        socket_received: 16 << 20,
+        socket_open: 8,
     };
     assert_eq!(PluginLimits::default(), defaults);
 }

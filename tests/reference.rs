@@ -22,7 +22,7 @@ crate::listed![
 ];
 
 /// The packages, each after those that it uses.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 10] = [
     "call",
     "gateway",
     "state",
@@ -30,6 +30,8 @@ const PACKAGES: [&str; 8] = [
     "workspace",
     "http",
     "files",
+    "process",
+    "socket",
     "plugin",
 ];
 

@@ -19,6 +19,7 @@ mod limits;
 mod load;
 mod narrative;
 mod origins;
+mod programs;
 mod shadowing;
 mod values;
 mod worker;
@@ -31,6 +32,7 @@ pub(crate) use load::Lines;
 pub use load::{PROBLEMS, Problem, describe, load, parse};
 pub use narrative::Narrative;
 pub use origins::{Means, Named, Origin, Scheme, Server, URL_BYTES};
+pub use programs::{ARGUMENT_BYTES, ARGUMENTS, Arguments, Program, Socket, is_sha256, no_place};
 pub use shadowing::Share;
 pub use values::{
     CommandLine, Globs, LARGEST, LONGEST, TEXT_BYTES, bytes, bytes_option, count_option, duration, duration_option,

@@ -24,6 +24,7 @@ use crate::environment::folders::Folders;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::gateway::Gateway;
 use crate::imports::http::{Network, Resolver, SystemResolver};
+use crate::imports::process::Room;
 use crate::imports::{PluginLog, Services};
 use crate::joined::Joined;
 use crate::log::sqlite::SqliteLog;
@@ -187,6 +188,7 @@ impl Hub {
                 folders: Arc::clone(&folders),
                 log: Arc::clone(&plugin_log),
                 network: Arc::new(Network::new(resolver, config.limits.outgoing)),
+                programs: Room::new(config.limits.programs, state.join("programs")),
                 secrets,
                 variables,
                 project: root.clone(),

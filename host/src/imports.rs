@@ -30,6 +30,8 @@ pub mod files;
 pub mod gateway;
 pub mod http;
 mod log;
+pub mod process;
+pub mod socket;
 pub mod state;
 pub mod wasi;
 pub mod workspace;
@@ -42,13 +44,15 @@ pub mod bindings {
     #![expect(missing_docs, reason = "bindgen-generated code; the documentation is in wit/")]
 
     wasmtime::component::bindgen!({
-        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
+        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/process", "../wit/socket", "../wit/plugin"],
         world: "waypost:plugin/imports",
         imports: { default: async | trappable },
         with: {
             "waypost:gateway/calls.running": super::gateway::Running,
             "waypost:http/client.body": super::http::Body,
             "waypost:files/files.reader": super::files::Handle,
+            "waypost:process/programs.running": super::process::Running,
+            "waypost:socket/sockets.connection": super::socket::Connection,
         },
     });
 }
@@ -116,6 +120,8 @@ carried! {
     Workspace => workspace,
     Http => http,
     Files => files,
+    Process => process,
+    Socket => socket,
 }
 
 /// How what a guest asks for reaches the hub.
@@ -228,6 +234,8 @@ pub struct Services {
     pub log: Arc<PluginLog>,
     /// How they reach servers.
     pub network: Arc<http::Network>,
+    /// Where they run programs.
+    pub programs: process::Room,
     /// What they may have sent and never see.
     pub secrets: Arc<Secrets>,
     /// The hub's variables that some plugin was granted.
@@ -249,6 +257,10 @@ pub struct Held {
     pub answers: Numbered<http::Answer>,
     /// Files that are read.
     pub readers: Numbered<files::Reader>,
+    /// Programs that run.
+    pub programs: Numbered<process::Program>,
+    /// Connections to sockets.
+    pub connections: Numbered<socket::Open>,
 }
 
 /// Open things by number. A number is never given twice.
@@ -406,6 +418,12 @@ pub fn link(linker: &mut Linker<CallState>, grants: &Grants) -> wasmtime::Result
     if !grants.files.is_empty() {
         waypost::files::files::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     }
+    if !grants.process.is_empty() {
+        waypost::process::programs::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    }
+    if !grants.socket.is_empty() {
+        waypost::socket::sockets::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    }
     Ok(())
 }
 
@@ -422,7 +440,7 @@ pub struct Needed {
 }
 
 /// The interfaces that need a grant; every plugin has the others.
-pub const NEEDED: [Needed; 5] = [
+pub const NEEDED: [Needed; 7] = [
     Needed {
         interface: "waypost:gateway/calls@0.1.0",
         grant: "gateway",
@@ -452,6 +470,18 @@ pub const NEEDED: [Needed; 5] = [
         grant: "files",
         line: "files = [{ name = \"<folder>\" }]",
         given: |grants| !grants.files.is_empty(),
+    },
+    Needed {
+        interface: "waypost:process/programs@0.1.0",
+        grant: "process",
+        line: "process = [{ name = \"<program>\", args = [[\"<argument>\"]] }]",
+        given: |grants| !grants.process.is_empty(),
+    },
+    Needed {
+        interface: "waypost:socket/sockets@0.1.0",
+        grant: "socket",
+        line: "socket = [{ name = \"<socket>\" }]",
+        given: |grants| !grants.socket.is_empty(),
     },
 ];
 

@@ -233,6 +233,10 @@ pub struct Shown {
     pub env: Vec<String>,
     /// The folders that it uses: name, where it is, and whether it writes there.
     pub files: Vec<String>,
+    /// The programs that it runs: name, which file it is, and with which arguments.
+    pub process: Vec<String>,
+    /// The sockets that it connects to: name, and where it is.
+    pub socket: Vec<String>,
     /// Where its code runs; none for one of this binary.
     pub wall: Option<Wall>,
     /// For one that is installed: who signed it.
@@ -549,6 +553,8 @@ impl Loaded {
             secrets: self.facts.grants.secrets.clone(),
             env: self.facts.grants.env.clone(),
             files: self.facts.grants.files.iter().map(ToString::to_string).collect(),
+            process: self.facts.grants.process.iter().map(ToString::to_string).collect(),
+            socket: self.facts.grants.socket.iter().map(ToString::to_string).collect(),
             description: self.manifest.description.clone(),
         }
     }

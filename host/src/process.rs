@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -24,7 +25,7 @@ use tokio_util::io::ReaderStream;
 pub const CHUNK: usize = 16 << 10;
 
 /// How long the end of a killed group is awaited before it counts as escaped.
-const AFTER_KILL: Duration = Duration::from_secs(2);
+pub const AFTER_KILL: Duration = Duration::from_secs(2);
 
 /// Which stream of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,10 +49,29 @@ pub struct Group {
 
 impl Group {
     /// Starts a program as the leader of a group of its own, without input.
-    pub fn start(mut command: Command) -> io::Result<(Self, Pipes)> {
+    pub fn start(command: Command) -> io::Result<(Self, Pipes)> {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// The same with this input, and without a way to more rights than the hub has (`no_new_privs`). Blocks for a moment.
+    pub fn start_bound(command: Command, input: Stdio) -> io::Result<(Self, Pipes)> {
+        let runtime = tokio::runtime::Handle::current();
+        let start = move || {
+            let _entered = runtime.enter();
+            nix::sys::prctl::set_no_new_privs()?;
+            Self::start_with(command, input)
+        };
+        // What a program inherits belongs to the thread that starts it, so that one is not used for anything else.
+        let thread = thread::Builder::new().name("waypost-program".into()).spawn(start)?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that starts it met a defect")))
+    }
+
+    fn start_with(mut command: Command, input: Stdio) -> io::Result<(Self, Pipes)> {
         let ends = unix::signal(SignalKind::child())?;
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)

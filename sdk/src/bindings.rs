@@ -11,7 +11,7 @@
 pub mod imports {
     wit_bindgen::generate!({
         world: "waypost:plugin/imports",
-        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
+        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/process", "../wit/socket", "../wit/plugin"],
         generate_all,
         with: { "waypost:call/types@0.1.0/call-error": crate::CallError },
     });
@@ -25,7 +25,7 @@ macro_rules! role {
         pub mod $module {
             wit_bindgen::generate!({
                 world: $world,
-                path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
+                path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/process", "../wit/socket", "../wit/plugin"],
                 with: {
                     "waypost:call/types@0.1.0": crate::bindings::imports::waypost::call::types,
                     "waypost:call/types@0.1.0/call-error": crate::CallError,
@@ -36,6 +36,8 @@ macro_rules! role {
                     "waypost:workspace/folders@0.1.0": crate::bindings::imports::waypost::workspace::folders,
                     "waypost:http/client@0.1.0": crate::bindings::imports::waypost::http::client,
                     "waypost:files/files@0.1.0": crate::bindings::imports::waypost::files::files,
+                    "waypost:process/programs@0.1.0": crate::bindings::imports::waypost::process::programs,
+                    "waypost:socket/sockets@0.1.0": crate::bindings::imports::waypost::socket::sockets,
                 },
                 pub_export_macro: true,
                 export_macro_name: $macro_name,

@@ -43,9 +43,9 @@
 //! Every call starts from a fresh instance, so nothing in memory survives from one call to the next; what must survive
 //! goes into [`state`]. A panic ends that call alone, with its message in the plugin's log.
 //!
-//! What a plugin imports beyond [`log`] must be granted: [`gateway`], [`state`], [`workspace`], [`http`], [`files`]. With the
-//! grant `env` the variables that it names are there, in `std::env`. An import that is not used is not in the component, so
-//! a plugin needs a grant only for what it calls.
+//! What a plugin imports beyond [`log`] must be granted: [`gateway`], [`state`], [`workspace`], [`http`], [`files`],
+//! [`process`], [`socket`]. With the grant `env` the variables that it names are there, in `std::env`. An import that is not
+//! used is not in the component, so a plugin needs a grant only for what it calls.
 //!
 //! Functions that reach the hub work inside the hub alone: called from a native test they panic. Keep the thinking in
 //! functions of your own and test those.
@@ -62,7 +62,9 @@ mod handler;
 pub mod http;
 pub mod log;
 mod observer;
+pub mod process;
 mod provider;
+pub mod socket;
 pub mod state;
 pub mod workspace;
 

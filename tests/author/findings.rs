@@ -143,6 +143,38 @@ FAIL  c: fake - it made the call x 0 of 1 times
         denied.contains(" / the file can be read: Denied("),
         "what a panic said is shown: {denied}"
     );
+    // What reaches outside finds nothing there, and says so.
+    for (name, grant, message, reply) in [
+        (
+            "runner",
+            "process = [{ name = \"tool\" }]",
+            "{ \"program\": \"tool\" }",
+            "{ \"error\": \"unavailable: there are no programs here: a plugin that is tested without a hub runs none\" }",
+        ),
+        (
+            "dialer",
+            "socket = [{ name = \"engine\" }]",
+            "{ \"socket\": \"engine\" }",
+            "{ \"error\": \"unavailable: there is no network here: a plugin that is tested without a hub reaches no server\" }",
+        ),
+        (
+            "filer",
+            "files = [{ name = \"docs\" }]",
+            "[{ \"read\": [\"docs\", \"x\"] }]",
+            "[{ \"error\": \"unavailable: the folder `docs` is not there; make it, or correct its `path` in waypost.toml\" }]",
+        ),
+    ] {
+        let manifest = format!("role = \"handler\"\nserves = [\"a\"]\n[grants]\n{grant}\n");
+        guest(&project, name, &manifest);
+        cases(&format!(
+            "[[case]]\nname = \"outside\"\ncall = \"a\"\nmessage = '{message}'\nreply = '{reply}'"
+        ));
+        assert_eq!(
+            test("outside").await,
+            "[0]\nok    c: outside\n1 checks, 0 failed\n",
+            "{name}"
+        );
+    }
     guest(
         &project,
         "spinner",

@@ -136,6 +136,45 @@ pub const NAMES: &[Names] = &[
     ),
     ("waypost:files/files/write", ["`files::write`", BARE, BARE]),
     ("waypost:files/files/remove", ["`files::remove`", BARE, BARE]),
+    ("waypost:process/programs/command", ["`process::Command`", BARE, BARE]),
+    ("waypost:process/programs/piece", ["`process::Piece`", BARE, BARE]),
+    ("waypost:process/programs/ending", ["`process::Ending`", BARE, BARE]),
+    (
+        "waypost:process/programs/running",
+        ["`process::Running`; `Command::run` reads it to its end", BARE, BARE],
+    ),
+    (
+        "waypost:process/programs/running.start",
+        ["`Command::start`", BARE, BARE],
+    ),
+    (
+        "waypost:process/programs/running.next",
+        ["the iterator of a `process::Running`", BARE, BARE],
+    ),
+    (
+        "waypost:process/programs/running.finish",
+        ["`process::Running::finish`", BARE, BARE],
+    ),
+    (
+        "waypost:socket/sockets/connection",
+        ["`socket::Connection`", BARE, BARE],
+    ),
+    (
+        "waypost:socket/sockets/connection.connect",
+        ["`socket::Connection::open`, `socket::Connection::open_for`", BARE, BARE],
+    ),
+    (
+        "waypost:socket/sockets/connection.send",
+        ["`socket::Connection::send`", BARE, BARE],
+    ),
+    (
+        "waypost:socket/sockets/connection.finish",
+        ["`socket::Connection::finish`", BARE, BARE],
+    ),
+    (
+        "waypost:socket/sockets/connection.next",
+        ["the iterator of a `socket::Connection`", BARE, BARE],
+    ),
     (
         "waypost:plugin/handler/incoming",
         [

@@ -208,7 +208,7 @@ fn table(list: &[Value]) -> Result<()> {
             if flag("subscribes") {
                 granted.push("subscribe".to_owned());
             }
-            for name in ["http", "secrets", "env", "files"] {
+            for name in ["http", "secrets", "env", "files", "process", "socket"] {
                 if !words(name).is_empty() {
                     granted.push(format!("{name} [{}]", words(name)));
                 }

@@ -1,13 +1,13 @@
 //! What plugins may do beside their work, and the secrets that some of it needs.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::origins::destinations;
 use super::values::{any_names, any_patterns, name};
-use super::{Config, Origin, Problem};
+use super::{Config, Origin, Problem, Program, Socket};
 
 /// What a manifest asks for, and what an operator allows; the effective set is the intersection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,43 @@ pub struct Grants {
     /// write. How much it writes in all is bounded by the disk alone. Not for agents. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Folder>,
+    /// Programs that it runs, without a shell. A manifest names what it needs and the arguments that it uses, as in
+    /// `process = [{ name = "git", args = [["status"], ["log", "-n", "*"]] }]`; the operator says which file that is and what
+    /// is in it, as in `process = [{ name = "git", path = "/usr/bin/git", sha256 = "…", args = [["..."]] }]`. Both must name
+    /// the program, and both must allow the arguments. Not for agents. Default none.
+    ///
+    /// In a pattern of arguments `*` stands for any text, but for none that begins with `-` when it stands first; `...` at the
+    /// end stands for any further arguments; everything else means itself. A program has the rights of the hub's user, so
+    /// grant no shell, no interpreter, and no argument that makes it run something else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub process: Vec<Program>,
+    /// Unix sockets that it connects to. A manifest names what it needs, as in `socket = [{ name = "docker" }]`; the operator
+    /// says where that is, as in `socket = [{ name = "docker", path = "/run/docker.sock" }]`. Not for agents. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub socket: Vec<Socket>,
+}
+
+impl Grants {
+    /// These, with a place for all that has none, for who only looks whether a plugin would load with them.
+    pub fn placed(mut self, at: &Path) -> Self {
+        let place = |path: &mut Option<PathBuf>| {
+            path.get_or_insert_with(|| at.to_owned());
+        };
+        self.files.iter_mut().for_each(|folder| place(&mut folder.path));
+        self.process.iter_mut().for_each(|program| place(&mut program.path));
+        self.socket.iter_mut().for_each(|socket| place(&mut socket.path));
+        self
+    }
+
+    /// These, without the places, which are the operator's matter alone.
+    pub fn without_places(mut self) -> Self {
+        self.files.iter_mut().for_each(|folder| folder.path = None);
+        for program in &mut self.process {
+            (program.path, program.sha256) = (None, None);
+        }
+        self.socket.iter_mut().for_each(|socket| socket.path = None);
+        self
+    }
 }
 
 /// A folder in the grant `files`.
@@ -137,6 +174,27 @@ pub(super) fn problems(config: &Config, line: &dyn Fn(&str, usize) -> usize) -> 
             );
             add("plugin", position, message);
         }
+        for program in &plugin.grant.process {
+            let name = &program.name;
+            let message = match (&program.path, &program.sha256) {
+                (None, _) => {
+                    format!("`plugin.grant.process`: the program `{name}` has no `path`; say which file it is")
+                }
+                (Some(path), None) => format!(
+                    "`plugin.grant.process`: the program `{name}` has no `sha256`; `sha256sum {}` says it",
+                    path.display()
+                ),
+                _ => continue,
+            };
+            add("plugin", position, message);
+        }
+        for socket in plugin.grant.socket.iter().filter(|socket| socket.path.is_none()) {
+            let message = format!(
+                "`plugin.grant.socket`: the socket `{}` has no `path`; say where it is",
+                socket.name
+            );
+            add("plugin", position, message);
+        }
         for variable in &plugin.grant.env {
             if config
                 .secrets
@@ -172,7 +230,7 @@ for = ["https://a"]
 [[plugin]]
 path = "x.wasm"
 wall = "in-process"
-grant = { secrets = ["a", "b"], http = ["https://a"], env = ["LANG", "A"], files = [{ name = "docs" }] }
+grant = { secrets = ["a", "b"], http = ["https://a"], env = ["LANG", "A"], files = [{ name = "docs" }], process = [{ name = "x" }, { name = "y", path = "/y" }], socket = [{ name = "z" }] }
 "#;
         let told = |text: &str| -> Vec<String> { load(text).unwrap_err().iter().map(ToString::to_string).collect() };
         assert_eq!(
@@ -183,6 +241,9 @@ grant = { secrets = ["a", "b"], http = ["https://a"], env = ["LANG", "A"], files
                 "line 5: the secret `a` is in a variable or in a file: write one of `env` and `file`",
                 "line 11: `plugin.grant.secrets`: there is no [[secret]] named `b`; add one",
                 "line 11: `plugin.grant.files`: the folder `docs` has no `path`; say where it is",
+                "line 11: `plugin.grant.process`: the program `x` has no `path`; say which file it is",
+                "line 11: `plugin.grant.process`: the program `y` has no `sha256`; `sha256sum /y` says it",
+                "line 11: `plugin.grant.socket`: the socket `z` has no `path`; say where it is",
                 "line 11: `plugin.grant.env`: `A` holds a secret, which no plugin reads; grant the secret, or remove it here",
             ]
         );

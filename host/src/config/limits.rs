@@ -40,10 +40,13 @@ pub struct Limits {
     /// Observers that are told of a call at the same time; the others wait, and so do their notifications. Default 16.
     #[serde(deserialize_with = "count")]
     pub observers: usize,
-    /// Connections that all plugins together hold open with the grant `http`; more answer `limit` at once. Shadows have an
-    /// eighth as many, beside these. Default 256.
+    /// Connections that all plugins together hold open with the grants `http` and `socket`; more answer `limit` at once.
+    /// Shadows have an eighth as many, beside these. Default 256.
     #[serde(deserialize_with = "count")]
     pub outgoing: usize,
+    /// Programs that all plugins together run with the grant `process`; more answer `limit` at once. Default 32.
+    #[serde(deserialize_with = "count")]
+    pub programs: usize,
     /// How long a worker process without calls is kept. Default 60 s.
     #[serde(with = "duration")]
     pub worker_idle: Duration,
@@ -99,6 +102,7 @@ impl Default for Limits {
             agents: 64,
             observers: 16,
             outgoing: 256,
+            programs: 32,
             worker_idle: Duration::from_secs(60),
             worker_start: Duration::from_secs(10),
             worker_stop: Duration::from_secs(1),
@@ -186,6 +190,24 @@ pub struct PluginLimits {
     /// Files that one call holds open. Default 8.
     #[serde(deserialize_with = "count")]
     pub file_open: usize,
+    /// What one program that is run with the grant `process` reads from its standard input. Default 4 MiB.
+    #[serde(with = "bytes")]
+    pub process_input: usize,
+    /// What one program writes, standard output and standard error together. Default 16 MiB.
+    #[serde(with = "bytes")]
+    pub process_output: usize,
+    /// Programs that one call runs at the same time. Default 4.
+    #[serde(deserialize_with = "count")]
+    pub process_running: usize,
+    /// What is sent over one connection to a socket of the grant `socket`. Default 16 MiB.
+    #[serde(with = "bytes")]
+    pub socket_sent: usize,
+    /// What is received over one connection to a socket. Default 16 MiB.
+    #[serde(with = "bytes")]
+    pub socket_received: usize,
+    /// Connections to sockets that one call holds open. Default 8.
+    #[serde(deserialize_with = "count")]
+    pub socket_open: usize,
 }
 
 impl Default for PluginLimits {
@@ -213,6 +235,12 @@ impl Default for PluginLimits {
             file_write: 16 << 20,
             file_entries: 10_000,
             file_open: 8,
+            process_input: 4 << 20,
+            process_output: 16 << 20,
+            process_running: 4,
+            socket_sent: 16 << 20,
+            socket_received: 16 << 20,
+            socket_open: 8,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! of it. Not here: the files of a call, which a plugin reaches through `fsEvent`.
 
 use std::io::SeekFrom;
+use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use cap_std::fs::Metadata;
@@ -161,6 +162,13 @@ pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Rep
         }
         Request::Remove(named) => at(&named, true)?.run(call, |place, _| place.remove()).await,
     }
+}
+
+/// Where the folder of this name is, if the plugin may write there: for a program that is run in it.
+pub(super) fn root(services: &Services, facts: &Facts, folder: String) -> Result<PathBuf, CallError> {
+    let path = String::new();
+    let place = Place::of(services, facts, &Named { folder, path }, true)?;
+    Ok(place.folder.root().to_owned())
 }
 
 /// A path in an open folder.

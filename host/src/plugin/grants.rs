@@ -3,7 +3,7 @@
 //! Not here: imports without their grant, which the linker finds (`plugin/link.rs`).
 
 use super::Origin;
-use crate::config::{self, Folder, Grants};
+use crate::config::{self, Folder, Grants, Program, Socket};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is both asked for and allowed. A pattern counts when one on the other side is the same or wider.
@@ -18,6 +18,8 @@ pub(super) fn intersect(asked: &Grants, allowed: &Grants) -> Grants {
         secrets: common(&asked.secrets, &allowed.secrets),
         env: common(&asked.env, &allowed.env),
         files: folders(&asked.files, &allowed.files),
+        process: programs(&asked.process, &allowed.process),
+        socket: sockets(&asked.socket, &allowed.socket),
     }
 }
 
@@ -67,6 +69,30 @@ fn folders(asked: &[Folder], allowed: &[Folder]) -> Vec<Folder> {
         })
     });
     both.collect()
+}
+
+/// The programs that are named on both sides, where the operator has said which they are, with the arguments that both allow.
+fn programs(asked: &[Program], allowed: &[Program]) -> Vec<Program> {
+    let both = asked.iter().filter_map(|asked| {
+        let allowed = allowed
+            .iter()
+            .find(|allowed| allowed.name == asked.name && allowed.path.is_some())?;
+        let args = Program::shared(&asked.args, &allowed.args);
+        (!args.is_empty()).then(|| Program {
+            args,
+            ..allowed.clone()
+        })
+    });
+    both.collect()
+}
+
+/// The sockets that are named on both sides, where the operator has placed them.
+fn sockets(asked: &[Socket], allowed: &[Socket]) -> Vec<Socket> {
+    let placed = allowed.iter().filter(|socket| socket.path.is_some());
+    placed
+        .filter(|socket| asked.iter().any(|asked| asked.name == socket.name))
+        .cloned()
+        .collect()
 }
 
 /// The names that stand on both sides.

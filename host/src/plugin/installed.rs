@@ -160,6 +160,7 @@ impl Installed {
             (Err(error), None) => return Err(error),
         };
         for term in terms {
+            let term = &term.clone().settled()?;
             let mut asked = false;
             if let Some(asks) = current.as_ref().filter(|asks| term.touches(asks)) {
                 term.give(&mut entry.current.grant);

@@ -19,7 +19,7 @@ pub mod bindings {
         ($module:ident, $world:literal) => {
             pub mod $module {
                 wasmtime::component::bindgen!({
-                    path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
+                    path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/process", "../wit/socket", "../wit/plugin"],
                     world: $world,
                     imports: { default: async | trappable },
                     exports: { default: async },
@@ -32,6 +32,8 @@ pub mod bindings {
                         "waypost:workspace/folders": crate::imports::bindings::waypost::workspace::folders,
                         "waypost:http/client": crate::imports::bindings::waypost::http::client,
                         "waypost:files/files": crate::imports::bindings::waypost::files::files,
+                        "waypost:process/programs": crate::imports::bindings::waypost::process::programs,
+                        "waypost:socket/sockets": crate::imports::bindings::waypost::socket::sockets,
                     },
                 });
             }

@@ -185,6 +185,8 @@ impl Manifest {
             secrets,
             env,
             files,
+            process,
+            socket,
             ..
         } = &self.grants;
         if let Some(folder) = files.iter().find(|folder| folder.path.is_some()) {
@@ -193,11 +195,29 @@ impl Manifest {
                 folder.name
             ));
         }
+        if let Some(program) = process
+            .iter()
+            .find(|program| program.path.is_some() || program.sha256.is_some())
+        {
+            return Err(format!(
+                "{file}: the program `{}` has a `path` or a `sha256`: a manifest names programs, and the operator says which files \
+                 they are; remove it",
+                program.name
+            ));
+        }
+        if let Some(socket) = socket.iter().find(|socket| socket.path.is_some()) {
+            return Err(format!(
+                "{file}: the socket `{}` has a `path`: a manifest names sockets, and the operator says where they are; remove it",
+                socket.name
+            ));
+        }
         let outside = [
             ("http", !http.is_empty()),
             ("secrets", !secrets.is_empty()),
             ("env", !env.is_empty()),
             ("files", !files.is_empty()),
+            ("process", !process.is_empty()),
+            ("socket", !socket.is_empty()),
         ];
         if let Some((grant, _)) = outside.iter().find(|(_, asked)| self.role == Role::Agent && *asked) {
             return Err(format!(

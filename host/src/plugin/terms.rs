@@ -1,13 +1,15 @@
 //! Grants one by one, as a person decides about them: `state`, `gateway=fsEvent:readFile`, `files=docs=/srv/docs:write`.
 //!
-//! Not here: what of it takes effect (`plugin/grants.rs`).
+//! Not here: how each is written (`terms/written.rs`), and what of it takes effect (`plugin/grants.rs`).
 
 use std::fmt;
 
 use super::grants::within;
-use crate::call::CallName;
-use crate::config::{Folder, Grants, Origin};
+use crate::config::{Folder, Grants, Origin, Program, Socket};
 use crate::error::{Error, ErrorKind, Result};
+use crate::imports::process::digest;
+
+mod written;
 
 /// What a grant says beside its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,10 +19,12 @@ enum Sort {
     Servers,
     Names,
     Folders,
+    Programs,
+    Sockets,
 }
 
 /// The grants, what each says, and how it is written.
-const GRANTS: [(&str, Sort, &str); 9] = [
+const GRANTS: [(&str, Sort, &str); 11] = [
     ("gateway", Sort::Calls, "gateway=<call>"),
     ("state", Sort::Flag, "state"),
     ("workspace", Sort::Flag, "workspace"),
@@ -30,6 +34,8 @@ const GRANTS: [(&str, Sort, &str); 9] = [
     ("secrets", Sort::Names, "secrets=<name>"),
     ("env", Sort::Names, "env=<variable>"),
     ("files", Sort::Folders, "files=<name>=<path>[:write]"),
+    ("process", Sort::Programs, "process=<name>=<path>"),
+    ("socket", Sort::Sockets, "socket=<name>=<path>"),
 ];
 
 /// How a grant is written.
@@ -54,6 +60,8 @@ enum Value {
     Servers(Origin),
     Name(String),
     Folder(Folder),
+    Program(Program),
+    Socket(Socket),
 }
 
 impl fmt::Display for Term {
@@ -70,12 +78,32 @@ impl fmt::Display for Term {
                 }
                 f.write_str(if folder.write { WRITE } else { "" })
             }
+            Value::Program(program) => {
+                write!(f, "{name}={}", program.name)?;
+                if let Some(path) = &program.path {
+                    write!(f, "={}", path.display())?;
+                }
+                match &program.sha256 {
+                    Some(sha256) => write!(f, "{DIGEST}{sha256}"),
+                    None => Ok(()),
+                }
+            }
+            Value::Socket(socket) => {
+                write!(f, "{name}={}", socket.name)?;
+                match &socket.path {
+                    Some(path) => write!(f, "={}", path.display()),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
 
 /// What stands behind a folder in which files are written.
 const WRITE: &str = ":write";
+
+/// What stands between a program and what is in it.
+const DIGEST: &str = "@sha256:";
 
 impl Term {
     /// All of these grants, one by one.
@@ -91,6 +119,8 @@ impl Term {
             secrets,
             env,
             files,
+            process,
+            socket,
         } = grants;
         let flag = |name: &'static str, on: &bool| {
             on.then_some(Self {
@@ -107,6 +137,8 @@ impl Term {
         all.extend(each("secrets", secrets, Value::Name));
         all.extend(each("env", env, Value::Name));
         all.extend(each("files", files, Value::Folder));
+        all.extend(each("process", process, Value::Program));
+        all.extend(each("socket", socket, Value::Socket));
         all
     }
 
@@ -131,11 +163,33 @@ impl Term {
             (Sort::Flag, Some(_)) => Err(wrong(format!("`{name}` takes no value; write `{name}` alone"))),
             (_, None) => Err(wrong(format!("`{name}` says which, as in `{example}`"))),
             // A path may hold a comma.
-            (Sort::Folders, Some(value)) => Ok(vec![term(folder(value.trim()).map_err(wrong)?)]),
+            (Sort::Folders | Sort::Programs | Sort::Sockets, Some(value)) => {
+                Ok(vec![term(written::one(sort, value.trim()).map_err(wrong)?)])
+            }
             (sort, Some(values)) => values
                 .split(',')
-                .map(|value| one(sort, value.trim()).map(term).map_err(wrong))
+                .map(|value| written::one(sort, value.trim()).map(term).map_err(wrong))
                 .collect(),
+        }
+    }
+
+    /// The same, with what is in the program now when nobody said what shall be; or why it is no program. Blocks.
+    pub fn settled(mut self) -> Result<Self> {
+        if let Value::Program(program) = &mut self.value
+            && let (Some(path), None) = (&program.path, &program.sha256)
+        {
+            program.sha256 = Some(digest(path)?);
+        }
+        Ok(self)
+    }
+
+    /// Whether it is about the same thing as another: what has a place has a name beside it.
+    pub fn is_about(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::Folder(one), Value::Folder(other)) => one.name == other.name,
+            (Value::Program(one), Value::Program(other)) => one.name == other.name,
+            (Value::Socket(one), Value::Socket(other)) => one.name == other.name,
+            _ => self == other,
         }
     }
 
@@ -149,6 +203,15 @@ impl Term {
             Value::Folder(folder) => grants.files.iter().any(|given| {
                 let there = folder.path.is_none() || folder.path == given.path;
                 given.name == folder.name && there && (given.write || !folder.write)
+            }),
+            Value::Program(program) => grants.process.iter().any(|given| {
+                let there = program.path.is_none() || program.path == given.path;
+                let same = program.sha256.is_none() || program.sha256 == given.sha256;
+                given.name == program.name && there && same && given.covers(&program.args)
+            }),
+            Value::Socket(socket) => grants.socket.iter().any(|given| {
+                let there = socket.path.is_none() || socket.path == given.path;
+                given.name == socket.name && there
             }),
         }
     }
@@ -166,6 +229,8 @@ impl Term {
                     .iter()
                     .any(|other| other.within(origin) || origin.within_but_private(other)),
                 Value::Folder(folder) => grants.files.iter().any(|given| given.name == folder.name),
+                Value::Program(program) => grants.process.iter().any(|given| given.name == program.name),
+                Value::Socket(socket) => grants.socket.iter().any(|given| given.name == socket.name),
                 Value::Flag | Value::Name(_) => false,
             }
     }
@@ -210,6 +275,35 @@ impl Term {
                     None => format!("{does} files in a folder that you choose, as its `{}`", folder.name),
                 }
             }
+            Value::Program(program) => {
+                let (name, arguments) = (&program.name, program.arguments());
+                match (&program.path, &program.sha256) {
+                    (Some(path), Some(sha256)) => format!(
+                        "run {} (SHA-256 {sha256}) as its `{name}`, with your rights, with {arguments}",
+                        path.display()
+                    ),
+                    (Some(path), None) => {
+                        format!(
+                            "run {} as its `{name}`, with your rights, with {arguments}",
+                            path.display()
+                        )
+                    }
+                    (None, _) => {
+                        format!("run a program that you choose, as its `{name}`, with your rights, with {arguments}")
+                    }
+                }
+            }
+            Value::Socket(socket) => match &socket.path {
+                Some(path) => format!(
+                    "talk to whoever listens on {}, as its socket `{}`",
+                    path.display(),
+                    socket.name
+                ),
+                None => format!(
+                    "talk to whoever listens on a socket that you choose, as its `{}`",
+                    socket.name
+                ),
+            },
         }
     }
 
@@ -295,6 +389,30 @@ impl Term {
                     grants.files.push(Folder { path, ..folder.clone() });
                 }
             }
+            Value::Program(program) => {
+                let old = grants.process.iter().position(|old| old.name == program.name);
+                let old = old.map(|at| grants.process.remove(at));
+                if given {
+                    let which = |program: &Program| (program.path.clone(), program.sha256.clone());
+                    let (path, sha256) = match (which(program), old) {
+                        ((None, None), Some(old)) => which(&old),
+                        (new, _) => new,
+                    };
+                    grants.process.push(Program {
+                        path,
+                        sha256,
+                        ..program.clone()
+                    });
+                }
+            }
+            Value::Socket(socket) => {
+                let old = grants.socket.iter().position(|old| old.name == socket.name);
+                let old = old.map(|at| grants.socket.remove(at));
+                if given {
+                    let path = socket.path.clone().or_else(|| old.and_then(|old| old.path));
+                    grants.socket.push(Socket { path, ..socket.clone() });
+                }
+            }
         }
     }
 }
@@ -305,44 +423,6 @@ fn each<T: Clone>(name: &'static str, values: &[T], value: fn(T) -> Value) -> Ve
         value: value(one.clone()),
     };
     values.iter().map(term).collect()
-}
-
-/// Reads one value of a list.
-fn one(sort: Sort, text: &str) -> Result<Value, String> {
-    match sort {
-        Sort::Servers => text.parse().map(Value::Servers),
-        Sort::Names if is_name(text) => Ok(Value::Name(text.to_owned())),
-        Sort::Names => Err(format!("`{}` is not a name", text.escape_debug())),
-        _ if text != "*" && text.parse::<CallName>().is_err() => Err(format!(
-            "`{}` is not a pattern of calls; write `*`, `kind`, `kind:*` or `kind:action`",
-            text.escape_debug()
-        )),
-        _ => Ok(Value::Calls(text.to_owned())),
-    }
-}
-
-/// Reads `<name>[=<path>][:write]`.
-fn folder(text: &str) -> Result<Value, String> {
-    let (rest, write) = text.strip_suffix(WRITE).map_or((text, false), |rest| (rest, true));
-    let (name, path) = match rest.split_once('=') {
-        Some((name, path)) => (name, Some(path)),
-        None => (rest, None),
-    };
-    if !is_name(name) || path.is_some_and(str::is_empty) {
-        let text = text.escape_debug();
-        return Err(format!(
-            "`{text}` is not a folder; write `<name>=<path>`, with `{WRITE}` when it may write"
-        ));
-    }
-    Ok(Value::Folder(Folder {
-        name: name.to_owned(),
-        path: path.map(Into::into),
-        write,
-    }))
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 /// These terms, as a list for people.
@@ -365,7 +445,8 @@ mod tests {
         for (text, error) in [
             (
                 "network",
-                "`network` is not a grant; there are gateway, state, workspace, claim, subscribe, http, secrets, env, files",
+                "`network` is not a grant; there are gateway, state, workspace, claim, subscribe, http, secrets, env, files, \
+                 process, socket",
             ),
             ("state=1", "`state` takes no value; write `state` alone"),
             ("gateway", "`gateway` says which, as in `gateway=<call>`"),
@@ -383,6 +464,20 @@ mod tests {
                 "files=docs=",
                 "`docs=` is not a folder; write `<name>=<path>`, with `:write` when it may write",
             ),
+            (
+                "process=git=usr/bin/git",
+                "the path `usr/bin/git` is relative; write it from the root on, as in `/usr/bin/git`",
+            ),
+            (
+                "process=git=/usr/bin/git@sha256:12",
+                "`git=/usr/bin/git@sha256:12` is not a program; write `<name>=<path>`, and its SHA-256 as `@sha256:` and 64 digits \
+                 where it shall be no other",
+            ),
+            (
+                "socket=docker=/run/../x",
+                "the path `/run/../x` has `..` in it; write where it leads",
+            ),
+            ("socket=a b", "`a b` is not a socket; write `<name>=<path>`"),
         ] {
             assert_eq!(Term::parse(text).unwrap_err().to_string(), error);
         }
@@ -431,6 +526,22 @@ mod tests {
                 "files=docs=/srv/a,b:write",
                 "read and write the files in /srv/a,b, as its folder `docs`",
             ),
+            (
+                "process=git",
+                "run a program that you choose, as its `git`, with your rights, with `...`",
+            ),
+            (
+                "process=git=/usr/bin/git",
+                "run /usr/bin/git as its `git`, with your rights, with `...`",
+            ),
+            (
+                "socket=docker",
+                "talk to whoever listens on a socket that you choose, as its `docker`",
+            ),
+            (
+                "socket=docker=/run/docker.sock",
+                "talk to whoever listens on /run/docker.sock, as its socket `docker`",
+            ),
         ] {
             assert_eq!(Term::parse(text).unwrap()[0].words(), words);
         }
@@ -441,7 +552,7 @@ mod tests {
         #[test]
         fn what_is_given_is_there_and_what_is_taken_is_not(
             gateway in proptest::collection::vec("[ab](:[xy*])?|\\*", 0..4), state in any::<bool>(),
-            term in "state|subscribe|(gateway|claim)=([ab](:[xy*])?|\\*)|http=https://(\\*\\.)?[ab](\\.c)?|env=[ab]|files=[ab](=/[cd])?(:write)?",
+            term in "state|subscribe|(gateway|claim)=([ab](:[xy*])?|\\*)|http=https://(\\*\\.)?[ab](\\.c)?|env=[ab]|files=[ab](=/[cd])?(:write)?|process=[ab](=/[cd](@sha256:[0a]{64})?)?|socket=[ab](=/[cd])?",
         ) {
             let before = Grants { gateway, state, ..Grants::default() };
             let term = Term::parse(&term).unwrap().remove(0);

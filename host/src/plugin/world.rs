@@ -94,8 +94,8 @@ pub fn check_imports<'a>(
         if !known {
             return Err(wrong(format!(
                 "plugin `{id}` imports `{name}`, which this hub does not offer; it offers the packages waypost:call, \
-                 waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http and waypost:files (0.1) and WASI \
-                 0.2 without wasi:http"
+                 waypost:gateway, waypost:state, waypost:log, waypost:workspace, waypost:http, waypost:files, waypost:process \
+                 and waypost:socket (0.1) and WASI 0.2 without wasi:http"
             )));
         }
     }

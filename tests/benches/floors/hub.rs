@@ -167,6 +167,7 @@ impl Rig {
                 folders,
                 log: Arc::new(PluginLog::default()),
                 network: Arc::new(Network::new(Arc::new(SystemResolver::default()), limits.outgoing)),
+                programs: Room::none(),
                 secrets: Arc::new(Secrets::new(&[], Path::new(""), &|_| None)),
                 variables: Default::default(),
                 project: root.clone(),

@@ -14,7 +14,7 @@ use crate::hub::MESSAGE;
 
 mod bindings {
     wasmtime::component::bindgen!({
-        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/plugin"],
+        path: ["../wit/call", "../wit/gateway", "../wit/state", "../wit/log", "../wit/workspace", "../wit/http", "../wit/files", "../wit/process", "../wit/socket", "../wit/plugin"],
         world: "waypost:plugin/handler-plugin",
         imports: { default: async | trappable },
         exports: { default: async },

@@ -30,8 +30,8 @@ pub(in crate::cli) struct Add {
     /// Grants all that it asks for.
     #[arg(long, short)]
     yes: bool,
-    /// Grants this of what it asks for, as in `state`, `gateway=fsEvent:readFile` or `files=docs=/srv/docs:write`; may be
-    /// repeated. With `--yes` it says where folders are.
+    /// Grants this of what it asks for, as in `state`, `gateway=fsEvent:readFile`, `files=docs=/srv/docs:write`,
+    /// `process=git=/usr/bin/git` or `socket=docker=/run/docker.sock`; may be repeated. With `--yes` it says where things are.
     #[arg(long = "grant", value_name = "GRANT")]
     grants: Vec<String>,
     /// Installs it under this id, not under the one in its manifest: a candidate beside the version in use, say.

@@ -24,7 +24,7 @@ pub(in crate::cli) struct Named {
 pub(in crate::cli) struct Granting {
     /// Its id.
     id: String,
-    /// What, as in `state` or `gateway=fsEvent:readFile`.
+    /// What, as in `state`, `gateway=fsEvent:readFile` or `process=git=/usr/bin/git`, which takes what is in that file now.
     #[arg(required = true, value_name = "GRANT")]
     grants: Vec<String>,
 }

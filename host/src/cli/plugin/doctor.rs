@@ -185,14 +185,8 @@ fn look(project: &Path, what: &str) -> Result<Report> {
 
 /// The origin with which it is loaded on trial: in this process, and where nobody has decided yet with all that it asks for.
 fn loadable(project: &Path, manifest: &Manifest, origin: Origin, open: bool) -> Origin {
-    let everything = || {
-        let mut asks = manifest.asks();
-        // Where they are does not matter here, only that they are somewhere.
-        for folder in &mut asks.files {
-            folder.path = Some(project.to_owned());
-        }
-        asks
-    };
+    // Where things are does not matter here, only that they are somewhere.
+    let everything = || manifest.asks().placed(project);
     match origin {
         Origin::Installed { path, grant, .. } => Origin::Installed {
             path,

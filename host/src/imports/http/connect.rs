@@ -99,7 +99,7 @@ impl Network {
     }
 
     /// A place for one connection, of a shadow or of any other call.
-    pub(super) fn place(&self, shadow: bool) -> Result<OwnedSemaphorePermit, CallError> {
+    pub(in crate::imports) fn place(&self, shadow: bool) -> Result<OwnedSemaphorePermit, CallError> {
         let (places, most) = if shadow {
             (&self.beside, self.most.div_ceil(BESIDE))
         } else {

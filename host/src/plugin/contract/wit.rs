@@ -7,7 +7,7 @@ use wit_parser::{Handle, Resolve, TypeDefKind, TypeId, TypeOwner};
 use super::{Contract, Function, Id, Interface, Name, Path, Shape};
 
 /// The packages of this binary, each behind those that it uses.
-pub(super) const PACKAGES: [(&str, &str); 8] = [
+pub(super) const PACKAGES: [(&str, &str); 10] = [
     ("call", include_str!("../../../../wit/call/call.wit")),
     ("gateway", include_str!("../../../../wit/gateway/gateway.wit")),
     ("state", include_str!("../../../../wit/state/state.wit")),
@@ -15,6 +15,8 @@ pub(super) const PACKAGES: [(&str, &str); 8] = [
     ("workspace", include_str!("../../../../wit/workspace/workspace.wit")),
     ("http", include_str!("../../../../wit/http/http.wit")),
     ("files", include_str!("../../../../wit/files/files.wit")),
+    ("process", include_str!("../../../../wit/process/process.wit")),
+    ("socket", include_str!("../../../../wit/socket/socket.wit")),
     ("plugin", include_str!("../../../../wit/plugin/plugin.wit")),
 ];
 

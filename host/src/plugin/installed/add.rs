@@ -59,7 +59,7 @@ pub enum Decision {
     /// Nothing was said: what a version before was granted, and an upgrade that asks for more is held.
     #[default]
     Open,
-    /// All that it asks for, and these as they are written here: where its folders are.
+    /// All that it asks for, and these as they are written here: where its folders, programs and sockets are.
     All(Vec<String>),
     /// These, beside what a version before was granted.
     These(Vec<String>),
@@ -203,9 +203,15 @@ impl Installed {
             return Err(Error::new(ErrorKind::Denied, message));
         }
         let held = old.is_some() && wanted.decision == Decision::Open && lacks;
-        // What is held would load with all that it asks for, or it would never.
-        let tried = if held { &asks } else { &given };
-        let loaded = self.tried(&entry, manifest.clone(), &bytes, tried).map_err(|error| {
+        // What is held would load with all that it asks for, or it would never; and before it is decided where things are,
+        // they may be anywhere.
+        let undecided = !wanted.commit && old.is_none() && wanted.decision == Decision::Open;
+        let tried = if held || undecided {
+            asks.clone().placed(&self.root)
+        } else {
+            given.clone()
+        };
+        let loaded = self.tried(&entry, manifest.clone(), &bytes, &tried).map_err(|error| {
             if lacks && !held && error.kind == ErrorKind::Denied {
                 let message = format!("without all that it asks for it does not load: {}", error.message);
                 return Error::new(error.kind, message).blame(error.blame);
@@ -407,11 +413,19 @@ fn given(decision: &Decision, manifest: &Manifest, before: Option<&Grants>, comm
         Decision::Open => {}
         Decision::All(texts) | Decision::These(texts) => {
             if matches!(decision, Decision::All(_)) {
-                let places = std::mem::take(&mut given.files);
-                given = asks.clone();
-                for folder in places {
+                let places = std::mem::replace(&mut given, asks.clone());
+                for folder in places.files {
                     given.files.retain(|asked| asked.name != folder.name);
                     given.files.push(folder);
+                }
+                for program in &mut given.process {
+                    let before = places.process.iter().find(|before| before.name == program.name);
+                    program.path = before.and_then(|before| before.path.clone());
+                    program.sha256 = before.and_then(|before| before.sha256.clone());
+                }
+                for socket in &mut given.socket {
+                    let before = places.socket.iter().find(|before| before.name == socket.name);
+                    socket.path = before.and_then(|before| before.path.clone());
                 }
             }
             for text in texts {
@@ -424,7 +438,7 @@ fn given(decision: &Decision, manifest: &Manifest, before: Option<&Grants>, comm
                         );
                         return Err(Error::new(ErrorKind::Invalid, message));
                     }
-                    term.give(&mut given);
+                    term.settled()?.give(&mut given);
                 }
             }
         }
@@ -448,11 +462,17 @@ fn plan(
         signer,
         grant,
     } = entry.current.clone();
-    let asked = |term: &Term| Asked {
-        grant: term.to_string(),
-        words: term.words(),
-        granted: term.is_in(&grant),
-        new: before.is_some_and(|before| !term.is_in(before)),
+    let all = Term::all(&grant);
+    let asked = |term: &Term| {
+        let granted = term.is_in(&grant);
+        // What is granted says where it is, and what.
+        let given = all.iter().find(|given| granted && given.is_about(term));
+        Asked {
+            grant: term.to_string(),
+            words: given.unwrap_or(term).words(),
+            granted,
+            new: before.is_some_and(|before| !term.is_in(before)),
+        }
     };
     Plan {
         id: entry.id.clone(),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Folder;
+use crate::config::{Arguments, Folder, Program, Socket};
 
 const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
 
@@ -18,15 +18,33 @@ fn release() -> impl Strategy<Value = Release> {
         path: path.map(Into::into),
         write,
     });
+    let program = (
+        "[a-z]{1,8}",
+        proptest::option::of(("/[a-z ,=:@]{1,8}", proptest::option::of("[0-9a-f]{64}"))),
+        proptest::collection::vec(proptest::collection::vec("[a-z*'\" -]{0,6}", 0..3), 1..3),
+    );
+    let program = program.prop_map(|(name, which, args)| Program {
+        name,
+        sha256: which.as_ref().and_then(|(_, sha256)| sha256.clone()),
+        path: which.map(|(path, _)| path.into()),
+        args: args.into_iter().map(|args| Arguments::of(args).unwrap()).collect(),
+    });
+    let socket = ("[a-z]{1,8}", proptest::option::of("/[a-z ,=:]{1,8}"));
+    let socket = socket.prop_map(|(name, path)| Socket {
+        name,
+        path: path.map(Into::into),
+    });
     let outside = (
         proptest::collection::vec(servers, 0..3),
         names(),
         names(),
         proptest::collection::vec(folder, 0..3),
+        proptest::collection::vec(program, 0..3),
+        proptest::collection::vec(socket, 0..3),
     );
     let inside = (patterns(), any::<bool>(), any::<bool>(), patterns(), any::<bool>());
     let grant = (inside, outside).prop_map(
-        |((gateway, state, workspace, claim, subscribe), (http, secrets, env, files))| Grants {
+        |((gateway, state, workspace, claim, subscribe), (http, secrets, env, files, process, socket))| Grants {
             gateway,
             state,
             workspace,
@@ -36,6 +54,8 @@ fn release() -> impl Strategy<Value = Release> {
             secrets,
             env,
             files,
+            process,
+            socket,
         },
     );
     let signer = proptest::option::of(any::<String>().prop_filter("a name", |name| !name.is_empty()));

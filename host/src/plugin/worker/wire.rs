@@ -146,11 +146,7 @@ impl Start {
 impl Load {
     /// Of a plugin that the hub calls by this number, and `code` bytes that follow.
     pub(in crate::plugin) fn of(plugin: u64, role: Role, facts: &Facts, code: usize) -> Result<Self, Error> {
-        let mut grants = facts.grants.clone();
-        for folder in &mut grants.files {
-            folder.path = None;
-        }
-        let grants = serde_json::to_string(&grants)
+        let grants = serde_json::to_string(&facts.grants.clone().without_places())
             .map_err(|error| Error::new(ErrorKind::Internal, "the grants cannot be written").because(error))?;
         Ok(Self {
             plugin,

@@ -16,6 +16,7 @@ use crate::config::{Limits, Wall};
 use crate::environment::folders::Folders;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imports::http::Network;
+use crate::imports::process::Room;
 use crate::imports::{PluginLog, Services};
 use crate::log::StateStore;
 use crate::log::memory::MemoryLog;
@@ -45,7 +46,9 @@ impl Stage {
     /// Reads a component and loads it with all that its manifest asks for. Blocks while it compiles.
     pub(super) fn open(file: &Path, limits: Limits) -> Result<Self> {
         let read = |grant| Source::read(file, Wall::InProcess, grant, limits.plugin.component);
-        let asks = read(Default::default())?.manifest.asks();
+        // Nothing is at these places: what would need them says so when it is used.
+        let nowhere = Path::new("/nonexistent");
+        let asks = read(Default::default())?.manifest.asks().placed(nowhere);
         let source = read(asks)?;
         let alone = Alone::new(&limits)?;
         let loaded = alone.load(limits.plugin.clone(), source.clone())?;
@@ -98,6 +101,7 @@ impl Stage {
             folders: Arc::new(Folders::open(room.path().join("environments"), Arc::clone(&workspace))?),
             log: Arc::clone(&log),
             network: Arc::new(Network::none()),
+            programs: Room::none(),
             secrets: Arc::new(Secrets::new(&[], &project, &|_| None)),
             variables: BTreeMap::default(),
             state_folder: room.path().join("state"),
