@@ -32,6 +32,7 @@ mod hostile;
 mod installed;
 mod joined;
 mod languages;
+mod learn;
 mod limits;
 mod load;
 mod mistakes;
@@ -42,6 +43,7 @@ mod parking;
 mod plugins;
 mod providers;
 mod quarantine;
+mod rate;
 mod reentry;
 mod reference;
 mod resume;
@@ -82,6 +84,7 @@ fn trials() -> Vec<Trial> {
         installed::terminal::trials(),
         joined::trials(),
         languages::trials(),
+        learn::trials(),
         limits::trials(),
         load::trials(),
         mistakes::trials(),
@@ -93,6 +96,7 @@ fn trials() -> Vec<Trial> {
         providers::trials(),
         providers::failures::trials(),
         quarantine::trials(),
+        rate::trials(),
         reentry::trials(),
         reference::trials(),
         resume::trials(),

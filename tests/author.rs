@@ -381,7 +381,7 @@ async fn lacking() {
 }
 
 /// A program of these lines.
-fn script(folder: &Path, name: &str, text: &str) {
+pub fn script(folder: &Path, name: &str, text: &str) {
     use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(folder).unwrap();
     let file = folder.join(name);

@@ -106,7 +106,7 @@ async fn what_calls_came_to_is_counted() {
     let cells: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(
         cells,
-        ["echo", "0", "0", "0", "0", "0", "0", "0s", "0s", "-"],
+        ["echo", "0", "0", "0", "0", "0", "0", "0", "0s", "0s", "-"],
         "{table}"
     );
 }

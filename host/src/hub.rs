@@ -147,11 +147,7 @@ impl Hub {
         let folders = Arc::new(Folders::open(state.join("environments"), workspace)?);
         let desk = Arc::new(Desk::default());
         let engine = Arc::new(Engine::new(&config.limits, &state)?);
-        let plugins = Arc::new(Plugins::new(
-            Arc::clone(&engine),
-            Compiler::of(&config),
-            config.limits.plugin.clone(),
-        ));
+        let plugins = Arc::new(Plugins::new(Arc::clone(&engine), Compiler::of(&config), &config.limits));
         let installed = load_plugins(&plugins, &config, &root, &state).await?;
         let gateway = Arc::new(Gateway::new(Arc::clone(&log)));
         gateway.restore().await?;
@@ -187,6 +183,7 @@ impl Hub {
                 state: Arc::clone(&sqlite) as _,
                 folders: Arc::clone(&folders),
                 log: Arc::clone(&plugin_log),
+                events: Arc::clone(&log),
                 network: Arc::new(Network::new(resolver, config.limits.outgoing)),
                 programs: Room::new(config.limits.programs, state.join("programs")),
                 secrets,

@@ -3,9 +3,10 @@
 //! Authority is what is linked. [`link`] puts in what a plugin was granted and nothing else; what is missing is missing at
 //! load, not refused at run time. Finer limits are checked inside each import. Nothing here is shared between calls.
 //!
-//! Each file has three parts: `Request` and `Reply`, plain data; `serve`, which answers one in the hub, with what the hub
-//! knows of the call ([`CallContext`]); and the glue of a guest, which asks through its [`Carrier`]. So the same import
-//! serves a guest in the hub's process and one in a worker process, and neither can say who it is.
+//! Each file has four parts: `Request` and `Reply`, plain data; `serve`, which answers one in the hub, with what the hub
+//! knows of the call ([`CallContext`]); `uses`, which tells what of its grants one needs; and the glue of a guest, which
+//! asks through its [`Carrier`]. So the same import serves a guest in the hub's process and one in a worker process, and
+//! neither can say who it is. How often a guest asks is bounded here, in the hub (`plugin/rate.rs`).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,10 +23,14 @@ use crate::config::{Grants, PluginLimits};
 use crate::engine::meter::Meter;
 use crate::environment::folders::Folders;
 use crate::error::ErrorKind;
-use crate::log::StateStore;
+use crate::log::{EventLog, StateStore};
+use crate::plugin::Loaded;
+use crate::plugin::rate::Rates;
+use crate::plugin::uses::{Tell, Uses};
 use crate::run::journal::Journal;
 use crate::secrets::Secrets;
 
+mod errors;
 pub mod files;
 pub mod gateway;
 pub mod http;
@@ -76,6 +81,24 @@ pub(crate) trait Carried: Sized {
 
 macro_rules! carried {
     ($($name:ident => $module:ident),+ $(,)?) => {
+        /// A package that asks something of the hub.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Import {
+            $(#[doc = concat!("The package `", stringify!($module), "`.")] $name),+
+        }
+
+        impl Import {
+            /// How many there are.
+            pub const COUNT: usize = [$(Self::$name),+].len();
+
+            /// The name of the package.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!("waypost:", stringify!($module))),+
+                }
+            }
+        }
+
         /// What a guest asks of the hub.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub enum Request {
@@ -88,9 +111,24 @@ macro_rules! carried {
             $(#[doc = concat!("Of the package `", stringify!($module), "`.")] $name($module::Reply)),+
         }
 
+        impl Request {
+            /// The package that it belongs to.
+            pub fn import(&self) -> Import {
+                match self {
+                    $(Self::$name(_) => Import::$name),+
+                }
+            }
+
+            /// Tells which grants it needs.
+            pub(crate) fn uses(&self, tell: Tell<'_>) {
+                match self {
+                    $(Self::$name(request) => $module::uses(request, tell)),+
+                }
+            }
+        }
+
         impl CallContext {
-            /// Answers what the guest of this call asks, as the one that the hub knows it to be.
-            pub async fn serve(&self, request: Request) -> Result<Reply, CallError> {
+            async fn answer(&self, request: Request) -> Result<Reply, CallError> {
                 match request {
                     $(Request::$name(request) => $module::serve(self, request).await.map(Reply::$name)),+
                 }
@@ -203,6 +241,10 @@ pub struct CallContext {
     pub services: Arc<Services>,
     /// For agents: past calls and their replies, and the run's clock.
     pub journal: Option<Arc<Journal>>,
+    /// How often it asks.
+    rates: Arc<Rates>,
+    /// What of its grants it uses.
+    uses: Arc<Uses>,
     /// What it has open here.
     held: Mutex<Held>,
     /// Bytes that a guest in a worker process may still log.
@@ -232,6 +274,8 @@ pub struct Services {
     pub folders: Arc<Folders>,
     /// Where plugins' own lines go.
     pub log: Arc<PluginLog>,
+    /// Where it is said that one asks too often.
+    pub events: Arc<dyn EventLog>,
     /// How they reach servers.
     pub network: Arc<http::Network>,
     /// Where they run programs.
@@ -313,19 +357,28 @@ impl CallContext {
     pub fn new(
         call: Call,
         sink: Sink,
-        plugin: Arc<Facts>,
+        plugin: &Loaded,
         services: Arc<Services>,
         journal: Option<Arc<Journal>>,
     ) -> Self {
         Self {
             held: Mutex::default(),
-            log_left: AtomicUsize::new(plugin.limits.log.saturating_add(log::MARK)),
+            log_left: AtomicUsize::new(plugin.facts.limits.log.saturating_add(log::MARK)),
+            rates: Arc::clone(plugin.rates(&call)),
+            uses: Arc::clone(&plugin.uses),
             call,
             sink,
-            plugin,
+            plugin: Arc::clone(&plugin.facts),
             services,
             journal,
         }
+    }
+
+    /// Answers what the guest of this call asks, as the one that the hub knows it to be, if it does not ask too often.
+    pub async fn serve(&self, request: Request) -> Result<Reply, CallError> {
+        self.rates.admit(&self.plugin.id, &request, &*self.services).await?;
+        request.uses(&mut |grant, term| self.uses.note(&self.plugin.grants, grant, term));
+        self.answer(request).await
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -493,66 +546,3 @@ pub fn needed(interface: &str) -> Option<&'static Needed> {
 }
 
 impl wit::Host for CallState {}
-
-impl From<CallError> for wit::CallError {
-    fn from(error: CallError) -> Self {
-        let text = error.message;
-        match error.kind {
-            ErrorKind::NotFound => Self::NotFound(text),
-            ErrorKind::Denied => Self::Denied(text),
-            ErrorKind::Invalid => Self::Invalid(text),
-            ErrorKind::Limit => Self::Limit(text),
-            ErrorKind::Timeout => Self::Timeout(text),
-            ErrorKind::Cancelled => Self::Cancelled(text),
-            ErrorKind::Trapped => Self::Trapped(text),
-            ErrorKind::Unavailable => Self::Unavailable(text),
-            ErrorKind::Indeterminate => Self::Indeterminate(text),
-            ErrorKind::Internal => Self::Internal(text),
-            ErrorKind::Other => Self::Other(text),
-        }
-    }
-}
-
-impl From<wit::CallError> for CallError {
-    fn from(error: wit::CallError) -> Self {
-        let (kind, text) = match error {
-            wit::CallError::NotFound(text) => (ErrorKind::NotFound, text),
-            wit::CallError::Denied(text) => (ErrorKind::Denied, text),
-            wit::CallError::Invalid(text) => (ErrorKind::Invalid, text),
-            wit::CallError::Limit(text) => (ErrorKind::Limit, text),
-            wit::CallError::Timeout(text) => (ErrorKind::Timeout, text),
-            wit::CallError::Cancelled(text) => (ErrorKind::Cancelled, text),
-            wit::CallError::Trapped(text) => (ErrorKind::Trapped, text),
-            wit::CallError::Unavailable(text) => (ErrorKind::Unavailable, text),
-            wit::CallError::Indeterminate(text) => (ErrorKind::Indeterminate, text),
-            wit::CallError::Internal(text) => (ErrorKind::Internal, text),
-            wit::CallError::Other(text) => (ErrorKind::Other, text),
-        };
-        Self::new(kind, text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_error_kind_crosses_the_boundary_and_back() {
-        for kind in [
-            ErrorKind::NotFound,
-            ErrorKind::Denied,
-            ErrorKind::Invalid,
-            ErrorKind::Limit,
-            ErrorKind::Timeout,
-            ErrorKind::Cancelled,
-            ErrorKind::Trapped,
-            ErrorKind::Unavailable,
-            ErrorKind::Indeterminate,
-            ErrorKind::Internal,
-            ErrorKind::Other,
-        ] {
-            let error = CallError::new(kind, "why");
-            assert_eq!(CallError::from(wit::CallError::from(error.clone())), error);
-        }
-    }
-}

@@ -16,14 +16,16 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
-use crate::call::{CallError, CallName, covers};
-use crate::config::{Grants, PluginLimits, Wall};
+use crate::call::{Call, CallError, CallName, covers};
+use crate::config::{Grants, Limits, PluginLimits, Wall};
 use crate::engine::Engine;
 use crate::engine::cache::hex;
 use crate::error::{Blame, Error, ErrorKind, Result};
-use crate::imports::{Facts, Needed};
+use crate::imports::{self, Facts, Needed};
 
 use leaving::Leaving;
+use rate::{Rate, Rates};
+use uses::Uses;
 
 pub mod carrier;
 pub mod compile;
@@ -32,17 +34,20 @@ pub mod execute;
 mod grants;
 pub mod health;
 pub mod installed;
+pub mod learned;
 mod leaving;
 pub mod link;
 pub mod lock;
 pub mod manifest;
 mod observe;
 pub mod oci;
+pub mod rate;
 pub mod section;
 pub mod signature;
 mod source;
 mod store;
 pub mod terms;
+pub mod uses;
 pub mod worker;
 pub mod world;
 
@@ -168,6 +173,12 @@ pub struct Loaded {
     pub origin: Origin,
     /// How it does.
     pub health: health::Health,
+    /// How often it asks.
+    rates: Arc<Rates>,
+    /// What of its grants it uses.
+    pub uses: Arc<Uses>,
+    /// The grants without which it does not load, because it imports what they give.
+    pub needs: Vec<&'static str>,
     /// When its files began to be read, among all that were: what was read later is not undone by what was read before. No
     /// two loads have the same, also of one component.
     turn: u64,
@@ -188,6 +199,7 @@ pub struct Loaded {
 struct Beside {
     places: Semaphore,
     health: health::Health,
+    rates: Arc<Rates>,
 }
 
 /// The code of a plugin, on its side of the wall.
@@ -250,6 +262,9 @@ pub struct Plugins {
     engine: Arc<Engine>,
     compiler: Compiler,
     limits: PluginLimits,
+    /// How often all of them together ask, and all that are asked for shadows.
+    rate: Arc<Rate>,
+    rate_beside: Arc<Rate>,
     loaded: ArcSwap<BTreeMap<Arc<str>, Arc<Loaded>>>,
     /// Why those that should be loaded are not.
     refused: ArcSwap<BTreeMap<Arc<str>, String>>,
@@ -265,11 +280,13 @@ pub struct Plugins {
 
 impl Plugins {
     /// No plugins yet.
-    pub fn new(engine: Arc<Engine>, compiler: Compiler, limits: PluginLimits) -> Self {
+    pub fn new(engine: Arc<Engine>, compiler: Compiler, limits: &Limits) -> Self {
         Self {
             engine,
             compiler,
-            limits,
+            limits: limits.plugin.clone(),
+            rate: Arc::new(Rate::new(limits.import_rate)),
+            rate_beside: Arc::new(Rate::new(limits.import_rate / 8)),
             loaded: ArcSwap::default(),
             refused: ArcSwap::default(),
             leaving: Leaving::default(),
@@ -456,8 +473,16 @@ impl Plugins {
             (_, Wall::Worker) => Code::Compiled(self.engine.code(&bytes, compile)?.into()),
         };
         // The compiler has words of its own for bytes that have no world; where it takes them, nothing was checked.
-        world?;
+        let world = world?;
+        let needs = world
+            .imports
+            .iter()
+            .filter_map(|name| Some(imports::needed(name)?.grant));
+        let rates = |all: &Arc<Rate>| Arc::new(Rates::new(facts.limits.import_rate, Arc::clone(all)));
         Ok(Loaded {
+            needs: needs.collect(),
+            uses: Arc::default(),
+            rates: rates(&self.rate),
             digest: hex(&Sha256::digest(&bytes)),
             places: Semaphore::new(facts.limits.concurrency),
             queue: Semaphore::new(facts.limits.queue),
@@ -467,6 +492,7 @@ impl Plugins {
             beside: Beside {
                 places: Semaphore::new(facts.limits.concurrency),
                 health: health::Health::new(&facts.limits),
+                rates: rates(&self.rate_beside),
             },
             turn,
             manifest,
@@ -486,6 +512,15 @@ impl Loaded {
     /// Calls into it at the same time: nested ones and those of shadows included.
     fn places(&self) -> usize {
         self.facts.limits.concurrency.saturating_mul(3)
+    }
+
+    /// How often it asks while it works on a call.
+    pub(crate) fn rates(&self, call: &Call) -> &Arc<Rates> {
+        if call.principal.rights.only_reads() {
+            &self.beside.rates
+        } else {
+            &self.rates
+        }
     }
 
     fn linked(&self) -> Result<&link::Linked, CallError> {

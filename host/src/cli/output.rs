@@ -19,6 +19,18 @@ pub(super) fn note(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
+/// Whether the person at the terminal says yes.
+pub(super) async fn confirmed(question: String) -> bool {
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut answer = String::new();
+        let mut shown = std::io::stderr().lock();
+        drop(write!(shown, "{question}").and_then(|()| shown.flush()));
+        let read = std::io::stdin().read_line(&mut answer);
+        read.is_ok() && answer.trim().eq_ignore_ascii_case("y")
+    });
+    answer.await.unwrap_or(false)
+}
+
 /// A value as pretty JSON.
 pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Result<()> {
     let text = serde_json::to_string_pretty(value)

@@ -21,6 +21,7 @@ mod doctor;
 mod embedded;
 mod facts;
 mod inspect;
+mod learn;
 mod new;
 mod push;
 mod shadow;
@@ -44,6 +45,7 @@ pub(super) enum Plugin {
     Rollback(decide::Named),
     /// Checks that what is installed is what was installed.
     Verify(verify::Verify),
+    Learn(learn::Learn),
     /// Puts a component into a registry, with its signature.
     Push(push::Push),
     /// Lists the loaded plugins, with what they serve and what they were granted.
@@ -75,6 +77,7 @@ impl Plugin {
         match self {
             Self::Author(verb) => verb.run(context).await,
             Self::Add(verb) => verb.run(context).await,
+            Self::Learn(verb) => verb.run(context).await,
             Self::Push(verb) => verb.run(context).await,
             verb => Client::with(&context.project, async |client| verb.ask(client, context).await).await,
         }
@@ -84,7 +87,7 @@ impl Plugin {
         let json = context.json;
         match self {
             // Answered above.
-            Self::Author(_) | Self::Add(_) | Self::Push(_) => {}
+            Self::Author(_) | Self::Add(_) | Self::Learn(_) | Self::Push(_) => {}
             Self::Rm(verb) => return verb.remove(client, context).await,
             Self::Grant(verb) => return verb.grant(client, context).await,
             Self::Revoke(verb) => return verb.revoke(client, context).await,
@@ -156,6 +159,7 @@ fn stats(counted: &[Value]) -> Result<()> {
                 number("trapped"),
                 number("limited"),
                 number("timed_out"),
+                number("over_rate"),
                 time("p50_us"),
                 time("p99_us"),
                 alone,
@@ -170,6 +174,7 @@ fn stats(counted: &[Value]) -> Result<()> {
         "TRAPPED",
         "LIMITED",
         "TIMED OUT",
+        "OVER RATE",
         "P50 <",
         "P99 <",
         "LEFT ALONE",

@@ -47,6 +47,11 @@ pub struct Limits {
     /// Programs that all plugins together run with the grant `process`; more answer `limit` at once. Default 32.
     #[serde(deserialize_with = "count")]
     pub programs: usize,
+    /// Requests that all plugins together make of their imports in a second, and as many at once after a pause; more answer
+    /// `limit`, or wait, as those of one plugin do. Shadows have an eighth as many, beside these. More than 1,000,000
+    /// counts as that. Default 100,000.
+    #[serde(deserialize_with = "count")]
+    pub import_rate: usize,
     /// How long a worker process without calls is kept. Default 60 s.
     #[serde(with = "duration")]
     pub worker_idle: Duration,
@@ -103,6 +108,7 @@ impl Default for Limits {
             observers: 16,
             outgoing: 256,
             programs: 32,
+            import_rate: 100_000,
             worker_idle: Duration::from_secs(60),
             worker_start: Duration::from_secs(10),
             worker_stop: Duration::from_secs(1),
@@ -132,6 +138,13 @@ pub struct PluginLimits {
     /// Live handles (component and host resources) of one call. Default 1,024.
     #[serde(deserialize_with = "count")]
     pub handles: usize,
+    /// Requests that the plugin makes of each of its imports in a second, over all its calls, and as many at once after a
+    /// pause. One more that begins something answers `limit`; one that goes on with what was begun (a chunk, a piece, the
+    /// end of a call) waits; one that lets go of something is never held up. The log has a bound of its own, `log`; clocks,
+    /// random numbers and the rest of WASI stay inside the sandbox and cost the call's own time. More than 1,000,000 counts
+    /// as that. Default 20,000.
+    #[serde(deserialize_with = "count")]
+    pub import_rate: usize,
     /// Bytes that one import call may hand to the host. Default 16 MiB.
     #[serde(with = "bytes")]
     pub host_call: usize,
@@ -216,6 +229,7 @@ impl Default for PluginLimits {
             memory: 64 << 20,
             table_elements: 20_000,
             handles: 1024,
+            import_rate: 20_000,
             host_call: 16 << 20,
             concurrency: 64,
             queue: 256,

@@ -228,6 +228,18 @@ impl Hosts {
     }
 }
 
+impl From<Server> for Origin {
+    /// This server and no other, at addresses that are meant by its name alone.
+    fn from(server: Server) -> Self {
+        Self {
+            scheme: server.scheme,
+            hosts: Hosts::One(server.host),
+            port: server.port,
+            private: false,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme.as_str())?;

@@ -18,6 +18,8 @@ use super::bindings::waypost::files::files;
 use super::{CallContext, CallState, Facts, Services, WitResult};
 use crate::call::{Call, CallError};
 use crate::error::{Blame, ErrorKind};
+use crate::plugin::terms::Term;
+use crate::plugin::uses::Tell;
 use crate::workspace::files::Stop;
 use crate::workspace::{Last, Workspace, failed, not_found};
 
@@ -97,6 +99,16 @@ pub enum Kind {
 pub struct Reader {
     file: File,
     path: String,
+}
+
+pub(super) fn uses(request: &Request, tell: Tell<'_>) {
+    match request {
+        Request::Stat(named) | Request::List(named) | Request::Open(named, _) => {
+            tell("files", Term::folder(&named.folder, false));
+        }
+        Request::Write(named, _) | Request::Remove(named) => tell("files", Term::folder(&named.folder, true)),
+        Request::Next(_) | Request::Close(_) => {}
+    }
 }
 
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {

@@ -17,6 +17,8 @@ use super::bindings::waypost::gateway::{answer, calls};
 use super::{CallContext, CallState, WitResult, wit};
 use crate::call::{Call, CallError, CallName, Deadline, Json, Principal, PrincipalKind, Sink, Target};
 use crate::error::ErrorKind;
+use crate::plugin::terms::Term;
+use crate::plugin::uses::Tell;
 use crate::run::journal::Next;
 
 /// What a guest asks of the gateway, and what it hands out.
@@ -181,6 +183,12 @@ fn too_many(plugin: &str, most: usize) -> CallError {
     let message =
         format!("plugin `{plugin}` holds {most} handles, the limit `handles` of [limits.plugin]; drop some first");
     CallError::new(ErrorKind::Limit, message)
+}
+
+pub(super) fn uses(request: &Request, tell: Tell<'_>) {
+    if let Request::Call(asked) | Request::Start(asked) = request {
+        tell("gateway", Term::call(&asked.kind, asked.action.as_deref()));
+    }
 }
 
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {

@@ -19,6 +19,8 @@ use super::{CallContext, CallState, Facts, Services, WitResult};
 use crate::call::{Call, CallError, Deadline};
 use crate::config::{Grants, Means, PluginLimits, Server};
 use crate::error::{Blame, ErrorKind};
+use crate::plugin::terms::Term;
+use crate::plugin::uses::Tell;
 
 mod address;
 mod connect;
@@ -115,6 +117,20 @@ struct Open {
     _sender: http1::SendRequest<Full<Bytes>>,
     _connection: AbortOnDropHandle<()>,
     _place: OwnedSemaphorePermit,
+}
+
+pub(super) fn uses(request: &Request, tell: Tell<'_>) {
+    let Request::Send(asked) = request else { return };
+    // An address that cannot be read reaches nobody.
+    let Ok((_, server)) = Server::of(&asked.url) else {
+        return;
+    };
+    tell("http", Some(Term::server(server)));
+    for (_, value) in &asked.headers {
+        if let Value::Secret { name, .. } = value {
+            tell("secrets", Term::secret(name));
+        }
+    }
 }
 
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {

@@ -25,6 +25,8 @@ use super::{CallContext, CallState, Facts, WitResult, files};
 use crate::call::{CallError, Deadline};
 use crate::config::{self, ARGUMENT_BYTES, ARGUMENTS};
 use crate::error::{Blame, Error, ErrorKind};
+use crate::plugin::terms::Term;
+use crate::plugin::uses::Tell;
 use crate::process::{AFTER_KILL, Group, Pipes, Source, signal_name};
 use crate::text::shortened;
 
@@ -136,6 +138,13 @@ impl Room {
             );
             CallError::new(ErrorKind::Limit, message)
         })
+    }
+}
+
+/// Which program was run; with which arguments is not kept apart.
+pub(super) fn uses(request: &Request, tell: Tell<'_>) {
+    if let Request::Start(asked) = request {
+        tell("process", Term::program(&asked.program));
     }
 }
 

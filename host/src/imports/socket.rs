@@ -22,6 +22,8 @@ use super::{CallContext, CallState, Facts, WitResult};
 use crate::call::{CallError, Deadline};
 use crate::config;
 use crate::error::{Blame, ErrorKind};
+use crate::plugin::terms::Term;
+use crate::plugin::uses::Tell;
 
 /// The most bytes that a guest gets at once.
 const PIECE: usize = 64 << 10;
@@ -62,6 +64,12 @@ pub struct Open {
     most: usize,
     deadline: Deadline,
     _place: OwnedSemaphorePermit,
+}
+
+pub(super) fn uses(request: &Request, tell: Tell<'_>) {
+    if let Request::Connect(name, _) = request {
+        tell("socket", Term::socket(name));
+    }
 }
 
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {

@@ -8,6 +8,8 @@ use super::bindings::waypost::state::store;
 use super::{CallContext, CallState, WitResult};
 use crate::call::CallError;
 use crate::error::ErrorKind;
+use crate::plugin::terms::Term;
+use crate::plugin::uses::Tell;
 
 /// The longest key, in bytes.
 const KEY: usize = 512;
@@ -42,6 +44,10 @@ fn keeper(context: &CallContext) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(id)
     }
+}
+
+pub(super) fn uses(_: &Request, tell: Tell<'_>) {
+    tell("state", Some(Term::bare("state")));
 }
 
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {

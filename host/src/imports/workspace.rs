@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::bindings::waypost::workspace::folders;
 use super::{CallContext, CallState, WitResult};
 use crate::call::CallError;
+use crate::plugin::terms::Term;
+use crate::plugin::uses::Tell;
 
 /// What a guest asks of the folders.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,10 @@ pub enum Reply {
     There(bool),
     /// It is gone.
     Removed,
+}
+
+pub(super) fn uses(_: &Request, tell: Tell<'_>) {
+    tell("workspace", Some(Term::bare("workspace")));
 }
 
 pub(super) async fn serve(context: &CallContext, request: Request) -> Result<Reply, CallError> {

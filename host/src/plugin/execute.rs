@@ -60,13 +60,7 @@ impl InProcess {
     ) -> Result<Json, CallError> {
         let linked = plugin.linked()?;
         let _place = place(plugin, call).await?;
-        let context = CallContext::new(
-            call.clone(),
-            sink.clone(),
-            Arc::clone(&plugin.facts),
-            Arc::clone(&self.services),
-            journal,
-        );
+        let context = CallContext::new(call.clone(), sink.clone(), plugin, Arc::clone(&self.services), journal);
         let mut store = self.engine.store(CallState::new(Arc::new(context)));
         play(linked, Job::of(call), &mut store).await.means(plugin, call)
     }

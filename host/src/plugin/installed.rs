@@ -146,11 +146,45 @@ impl Installed {
         let _turn = self.turn();
         let (mut lock, config) = (Lock::read(&self.root)?, self.config()?);
         let mut entry = lock.known(id)?.clone();
+        self.give(&mut entry, terms, &config)?;
+        self.decide(&mut lock, entry, &config)
+    }
+
+    /// Takes something from a plugin. One that cannot be loaded without it is not loaded any more.
+    pub fn revoke(&self, id: &str, terms: &[Term]) -> Result<Shown> {
+        let _turn = self.turn();
+        let (mut lock, config) = (Lock::read(&self.root)?, self.config()?);
+        let mut entry = lock.known(id)?.clone();
+        take(&mut entry, terms)?;
+        self.decide(&mut lock, entry, &config)
+    }
+
+    /// Takes something from a plugin and gives it parts of that, at once: it is never without what it keeps. One that would
+    /// not load any more stays as it is.
+    pub fn narrow(&self, id: &str, taken: &[Term], given: &[Term]) -> Result<Shown> {
+        let _turn = self.turn();
+        let (mut lock, config) = (Lock::read(&self.root)?, self.config()?);
+        let mut entry = lock.known(id)?.clone();
+        let before = entry.current.grant.clone();
+        if let Some(more) = given.iter().find(|term| !term.is_in(&before)) {
+            let message = format!(
+                "plugin `{id}` was not granted `{more}`, so it is no part of what it has; granted are {}",
+                listed(&Term::all(&before))
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        take(&mut entry, taken)?;
+        self.give(&mut entry, given, &config)?;
+        self.prepare(&entry, &entry.current, &config)?;
+        self.decide(&mut lock, entry, &config)
+    }
+
+    fn give(&self, entry: &mut Entry, terms: &[Term], config: &Config) -> Result<()> {
         let current = self
-            .open(&entry, &entry.current, &config)
+            .open(entry, &entry.current, config)
             .map(|source| source.manifest.asks());
         let held = match &entry.held {
-            Some(held) => Some(self.open(&entry, held, &config)?.manifest.asks()),
+            Some(held) => Some(self.open(entry, held, config)?.manifest.asks()),
             None => None,
         };
         // With another version held, it is enough that this one can be read.
@@ -174,7 +208,11 @@ impl Installed {
             }
             if !asked {
                 let asks = held.iter().chain(&current).flat_map(Term::all).fold(Vec::new(), once);
-                let message = format!("plugin `{id}` does not ask for `{term}`; it asks for {}", listed(&asks));
+                let message = format!(
+                    "plugin `{}` does not ask for `{term}`; it asks for {}",
+                    entry.id,
+                    listed(&asks)
+                );
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }
@@ -184,35 +222,7 @@ impl Installed {
             entry.previous = Some(std::mem::replace(&mut entry.current, release));
             entry.held = None;
         }
-        self.decide(&mut lock, entry, &config)
-    }
-
-    /// Takes something from a plugin. One that cannot be loaded without it is not loaded any more.
-    pub fn revoke(&self, id: &str, terms: &[Term]) -> Result<Shown> {
-        let _turn = self.turn();
-        let (mut lock, config) = (Lock::read(&self.root)?, self.config()?);
-        let mut entry = lock.known(id)?.clone();
-        for term in terms {
-            let mut taken = false;
-            let releases = [Some(&mut entry.current), entry.previous.as_mut(), entry.held.as_mut()];
-            let wider = releases.iter().flatten().any(|release| term.is_in(&release.grant));
-            for release in releases.into_iter().flatten() {
-                taken |= term.take(&mut release.grant);
-            }
-            let granted = || listed(&Term::all(&entry.current.grant));
-            if term.is_in(&entry.current.grant) {
-                let message = format!(
-                    "`{term}` is a part of what plugin `{id}` was granted, and only the whole can be taken; granted are {}",
-                    granted()
-                );
-                return Err(Error::new(ErrorKind::Invalid, message));
-            }
-            if !taken && !wider {
-                let message = format!("plugin `{id}` was not granted `{term}`; granted are {}", granted());
-                return Err(Error::new(ErrorKind::Invalid, message));
-            }
-        }
-        self.decide(&mut lock, entry, &config)
+        Ok(())
     }
 
     /// Goes back to the version before, with what it was granted then and is not revoked since.
@@ -388,4 +398,30 @@ fn once(mut all: Vec<Term>, term: Term) -> Vec<Term> {
         all.push(term);
     }
     all
+}
+
+/// Takes something from all versions of a plugin.
+fn take(entry: &mut Entry, terms: &[Term]) -> Result<()> {
+    let id = entry.id.clone();
+    for term in terms {
+        let mut taken = false;
+        let releases = [Some(&mut entry.current), entry.previous.as_mut(), entry.held.as_mut()];
+        let wider = releases.iter().flatten().any(|release| term.is_in(&release.grant));
+        for release in releases.into_iter().flatten() {
+            taken |= term.take(&mut release.grant);
+        }
+        let granted = || listed(&Term::all(&entry.current.grant));
+        if term.is_in(&entry.current.grant) {
+            let message = format!(
+                "`{term}` is a part of what plugin `{id}` was granted, and only the whole can be taken; granted are {}",
+                granted()
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if !taken && !wider {
+            let message = format!("plugin `{id}` was not granted `{term}`; granted are {}", granted());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+    }
+    Ok(())
 }

@@ -5,11 +5,14 @@
 use std::fmt;
 
 use super::grants::within;
-use crate::config::{Folder, Grants, Origin, Program, Socket};
+use crate::call::CallName;
+use crate::config::{Folder, Grants, Origin, Program, Server, Socket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imports::process::digest;
 
 mod written;
+
+use written::is_name;
 
 /// What a grant says beside its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,6 +194,85 @@ impl Term {
             (Value::Socket(one), Value::Socket(other)) => one.name == other.name,
             _ => self == other,
         }
+    }
+
+    /// A grant that says no more than its name.
+    pub(crate) fn bare(name: &'static str) -> Self {
+        Self {
+            name,
+            value: Value::Flag,
+        }
+    }
+
+    /// The grant to make just this call; none when its name cannot be written as one that covers nothing else.
+    pub(crate) fn call(kind: &str, action: Option<&str>) -> Option<Self> {
+        let name = CallName::new(kind, action);
+        let text = name.to_string();
+        let plain = !text.contains(['*', ',']) && text.trim() == text;
+        (plain && text.parse::<CallName>() == Ok(name)).then_some(Self {
+            name: "gateway",
+            value: Value::Calls(text),
+        })
+    }
+
+    /// The grant to ask just this server.
+    pub(crate) fn server(server: Server) -> Self {
+        Self {
+            name: "http",
+            value: Value::Servers(server.into()),
+        }
+    }
+
+    /// The grant of one secret; none when nothing can have this name.
+    pub(crate) fn secret(name: &str) -> Option<Self> {
+        is_name(name).then(|| Self {
+            name: "secrets",
+            value: Value::Name(name.to_owned()),
+        })
+    }
+
+    /// The grant of one folder; none when nothing can have this name.
+    pub(crate) fn folder(name: &str, write: bool) -> Option<Self> {
+        let folder = Folder {
+            name: name.to_owned(),
+            path: None,
+            write,
+        };
+        is_name(name).then_some(Self {
+            name: "files",
+            value: Value::Folder(folder),
+        })
+    }
+
+    /// The grant of one program, whatever its arguments; none when nothing can have this name.
+    pub(crate) fn program(name: &str) -> Option<Self> {
+        let program = Program {
+            name: name.to_owned(),
+            path: None,
+            sha256: None,
+            args: Vec::new(),
+        };
+        is_name(name).then_some(Self {
+            name: "process",
+            value: Value::Program(program),
+        })
+    }
+
+    /// The grant of one socket; none when nothing can have this name.
+    pub(crate) fn socket(name: &str) -> Option<Self> {
+        let socket = Socket {
+            name: name.to_owned(),
+            path: None,
+        };
+        is_name(name).then_some(Self {
+            name: "socket",
+            value: Value::Socket(socket),
+        })
+    }
+
+    /// The name of the grant that it is of.
+    pub fn grant(&self) -> &'static str {
+        self.name
     }
 
     /// Whether it is all in these grants.

@@ -174,7 +174,7 @@ impl Workers {
         let context = CallContext::new(
             call.clone(),
             sink.clone(),
-            Arc::clone(&plugin.facts),
+            plugin,
             Arc::clone(&self.parts.services),
             journal,
         );

@@ -12,7 +12,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Extension, Json as Answer, Router};
 use futures::{Stream, StreamExt, stream};
 use serde::de::DeserializeOwned;
@@ -28,12 +28,11 @@ use crate::error::{Blame, Error, ErrorKind};
 use crate::hub::Hub;
 use crate::joined;
 use crate::log::{Cursor, Event};
-use crate::plugin::Installed;
-use crate::plugin::health::Stats;
 use crate::run::NewRun;
 use crate::tokens::{Scope, Token};
 
 mod installed;
+mod plugins;
 mod tokens;
 
 /// Who asks.
@@ -55,12 +54,6 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/environments/{id}/health", get(environment_health))
         .route("/environments/{id}/diff", get(diff))
         .route("/environments/{id}/merge", post(merge))
-        .route("/plugins", get(plugins))
-        .route("/plugins/{id}", delete(unload_plugin))
-        .route("/plugins/{id}/reload", post(reload_plugin))
-        .route("/plugins/{id}/logs", get(plugin_logs))
-        .route("/plugins/{id}/shadow", get(plugin_shadow))
-        .route("/stats/plugins", get(plugin_stats))
         .route("/models", get(models))
         .route("/routes", get(routes))
         .route("/routes/explain", post(explain))
@@ -68,6 +61,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/questions", get(questions))
         .route("/questions/{id}", post(answer_question))
         .merge(installed::routes(&hub))
+        .merge(plugins::routes())
         .merge(tokens::routes());
     Router::new()
         .route("/api/v1/health", get(health))
@@ -398,58 +392,6 @@ struct Merge {
 
 async fn merge(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>, Query(merge): Query<Merge>) -> Answered {
     value(hub.environments.merge(&id, merge.partial).await?)
-}
-
-async fn plugins(State(hub): State<Arc<Hub>>) -> Answered {
-    let mut shown = Vec::new();
-    let installed = hub.with_installed(Installed::list).await?;
-    for plugin in hub.plugins.all() {
-        let Answer(mut one) = value(hub.carriers.shown(&plugin).await)?;
-        let entry = installed.iter().find(|entry| entry.entry.id == *plugin.facts.id);
-        if let Some(fields) = one.as_object_mut() {
-            fields.insert("leaving".to_owned(), hub.plugins.leaving(&plugin.facts.id).into());
-            if let Some(held) = entry.and_then(|entry| entry.entry.held.as_ref()) {
-                fields.insert("held".to_owned(), held.version.clone().into());
-            }
-        }
-        shown.push(one);
-    }
-    for one in installed.into_iter().filter(|one| one.refused.is_some()) {
-        let (entry, current) = (&one.entry, &one.entry.current);
-        shown.push(json!({
-            "id": entry.id, "version": current.version, "digest": current.digest.trim_start_matches("sha256:"),
-            "origin": current.source, "wall": entry.wall, "signer": current.signer, "refused": one.refused,
-        }));
-    }
-    value(shown)
-}
-
-async fn reload_plugin(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
-    value(hub.reload_plugin(&id).await?)
-}
-
-async fn unload_plugin(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
-    value(hub.unload_plugin(&id).await?)
-}
-
-async fn plugin_logs(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
-    hub.plugins.get(&id)?;
-    value(hub.plugin_log.lines(&id))
-}
-
-async fn plugin_stats(State(hub): State<Arc<Hub>>) -> Answered {
-    let counted: Vec<_> = hub.plugins.all().iter().map(|plugin| Stats::counted(plugin)).collect();
-    value(counted)
-}
-
-/// What came of the copies that a plugin got as a shadow.
-async fn plugin_shadow(State(hub): State<Arc<Hub>>, Path(Id { id }): Path<Id>) -> Answered {
-    let shadow = hub.dispatcher.shadow(&id).ok_or_else(|| {
-        let id = id.escape_debug();
-        let message = format!("plugin `{id}` is nobody's shadow; a rule of waypost.toml says shadow = \"plugin:{id}\"");
-        CallError::new(ErrorKind::NotFound, message)
-    })?;
-    value(shadow)
 }
 
 /// The models that connected processes serve.

@@ -133,7 +133,7 @@ impl Rig {
         let plugins = Arc::new(Plugins::new(
             Arc::clone(&engine),
             Compiler::of(&Config::default()),
-            limits.plugin.clone(),
+            &limits,
         ));
         let manifest = Manifest::parse("manifest.toml", MANIFEST)?;
         plugins.load(Source {
@@ -152,7 +152,7 @@ impl Rig {
             }],
             plugins: Arc::clone(&plugins),
             gateway: Arc::new(Gateway::new(Arc::clone(&log))),
-            log,
+            log: Arc::clone(&log),
             desk: Arc::new(Desk::default()),
             secrets: Arc::new(Secrets::new(&[], Path::new(""), &|_| None)),
             limits: limits.clone(),
@@ -166,6 +166,7 @@ impl Rig {
                 state: Arc::new(MemoryLog::default()) as Arc<dyn StateStore>,
                 folders,
                 log: Arc::new(PluginLog::default()),
+                events: log,
                 network: Arc::new(Network::new(Arc::new(SystemResolver::default()), limits.outgoing)),
                 programs: Room::none(),
                 secrets: Arc::new(Secrets::new(&[], Path::new(""), &|_| None)),

@@ -81,7 +81,7 @@ pub(crate) async fn residents(side: &str) -> Outcome<u64> {
                 let mut store = rig.engine.store(CallState::new(Arc::new(CallContext::new(
                     rig.plugin_call(),
                     Sink::discard(),
-                    Arc::clone(&plugin.facts),
+                    &plugin,
                     Arc::clone(&rig.services),
                     None,
                 ))));

@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let limits = Limits::default();
     // What is bundled is compiled here.
-    let plugins = Plugins::new(Arc::clone(engine()), Compiler::new(&limits), limits.plugin);
+    let plugins = Plugins::new(Arc::clone(engine()), Compiler::new(&limits), &limits);
     if plugins.load(source).is_ok() {
         fits.expect("what the linker takes fits by its names");
     }

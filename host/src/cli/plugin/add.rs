@@ -31,7 +31,8 @@ pub(in crate::cli) struct Add {
     #[arg(long, short)]
     yes: bool,
     /// Grants this of what it asks for, as in `state`, `gateway=fsEvent:readFile`, `files=docs=/srv/docs:write`,
-    /// `process=git=/usr/bin/git` or `socket=docker=/run/docker.sock`; may be repeated. With `--yes` it says where things are.
+    /// `process=git=/usr/bin/git` or `socket=docker=/run/docker.sock`; may be repeated. `none` grants nothing of it. With
+    /// `--yes` it says where things are.
     #[arg(long = "grant", value_name = "GRANT")]
     grants: Vec<String>,
     /// Installs it under this id, not under the one in its manifest: a candidate beside the version in use, say.
@@ -59,14 +60,57 @@ pub(in crate::cli) struct Add {
 
 /// Where a plugin's code runs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Place {
+pub(super) enum Place {
     /// In the hub's process, inside its sandbox.
     InProcess,
     /// In a worker process of its own.
     Worker,
 }
 
+/// What `--grant` says for nothing at all.
+pub(super) const NONE: &str = "none";
+
+impl From<Place> for Wall {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::InProcess => Self::InProcess,
+            Place::Worker => Self::Worker,
+        }
+    }
+}
+
 impl Add {
+    /// Installs this with these grants, in this place.
+    pub(super) fn deciding(source: String, grants: Vec<String>, wall: Option<Place>) -> Self {
+        Self {
+            source,
+            yes: false,
+            grants,
+            wall,
+            route: false,
+            signature: None,
+            unsigned: false,
+            downgrade: false,
+            signer_changed: false,
+        }
+    }
+
+    /// What was decided about what it asks for.
+    fn decision(&self) -> Result<Decision> {
+        if !self.grants.iter().any(|grant| grant == NONE) {
+            return Ok(match (self.yes, self.grants.is_empty()) {
+                (true, _) => Decision::All(self.grants.clone()),
+                (false, true) => Decision::Open,
+                (false, false) => Decision::These(self.grants.clone()),
+            });
+        }
+        if self.yes || self.grants.len() > 1 {
+            let message = "`--grant none` grants nothing, and stands alone: remove the others, or `--yes`";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        Ok(Decision::These(Vec::new()))
+    }
+
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let signature = match &self.signature {
             Some(file) => Signature::File(file),
@@ -84,17 +128,8 @@ impl Add {
             manifest: fetched.manifest,
             signature: fetched.signature,
             id: self.id.clone(),
-            wall: self.wall.map(|wall| match wall {
-                Place::InProcess => Wall::InProcess,
-                Place::Worker => Wall::Worker,
-            }),
-            decision: if self.yes {
-                Decision::All(self.grants.clone())
-            } else if self.grants.is_empty() {
-                Decision::Open
-            } else {
-                Decision::These(self.grants.clone())
-            },
+            wall: self.wall.map(Wall::from),
+            decision: self.decision()?,
             downgrade: self.downgrade,
             signer_changed: self.signer_changed,
             commit: false,
@@ -195,15 +230,7 @@ async fn asked(plan: &Plan) -> bool {
     } else {
         " and grant all of it"
     };
-    let question = format!("install it{all}? [y/N] ");
-    let answer = tokio::task::spawn_blocking(move || {
-        let mut answer = String::new();
-        let mut shown = std::io::stderr().lock();
-        drop(write!(shown, "{question}").and_then(|()| shown.flush()));
-        let read = std::io::stdin().read_line(&mut answer);
-        read.is_ok() && answer.trim().eq_ignore_ascii_case("y")
-    });
-    answer.await.unwrap_or(false)
+    output::confirmed(format!("install it{all}? [y/N] ")).await
 }
 
 /// What happened, and what is left to do.

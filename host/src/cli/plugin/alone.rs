@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Limits, PluginLimits};
+use crate::config::Limits;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plugin::{Compiler, Loaded, Plugins, Source};
@@ -37,7 +37,7 @@ impl Alone {
     }
 
     /// Loads a component under these limits, with the checks and the linker of the hub. Blocks while it compiles.
-    pub(super) fn load(&self, limits: PluginLimits, source: Source) -> Result<Arc<Loaded>> {
+    pub(super) fn load(&self, limits: &Limits, source: Source) -> Result<Arc<Loaded>> {
         Plugins::new(Arc::clone(&self.engine), self.compiler.clone(), limits).load(source)
     }
 }

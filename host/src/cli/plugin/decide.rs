@@ -85,7 +85,7 @@ impl Named {
 }
 
 /// What an installed plugin is after a change.
-fn told(changed: &Value) -> Result<()> {
+pub(super) fn told(changed: &Value) -> Result<()> {
     let (id, version) = (text(changed, &["id"]), text(changed, &["current", "version"]));
     let grant = changed.pointer("/current/grant").cloned().unwrap_or_default();
     let grants: Grants = serde_json::from_value(grant).unwrap_or_default();

@@ -166,7 +166,7 @@ fn look(project: &Path, what: &str) -> Result<Report> {
                 bytes: found.bytes,
                 origin,
             };
-            let loaded = Alone::new(&config.limits)?.load(config.limits.plugin, source);
+            let loaded = Alone::new(&config.limits)?.load(&config.limits, source);
             if let Err(error) = loaded {
                 let remedy = "do what the loader says; where it is a mistake of the hub, report it with the component";
                 examined

@@ -13,9 +13,10 @@ use super::alone::Alone;
 use super::facts::{Facts, fact, facts};
 use crate::cli::client::Client;
 use crate::cli::{Context, output};
-use crate::config::{Config, Wall};
+use crate::config::{Config, Grants, Wall};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plugin::Source;
+use crate::plugin::terms::Term;
 use crate::text::{visible, visible_lines};
 
 /// Shows what a plugin is, imports, exports and asks for, and whether the hub of this project would load it.
@@ -91,7 +92,7 @@ fn look(project: &Path, path: &Path) -> Result<(Facts, Verdict)> {
         .find(|entry| real.is_some() && std::fs::canonicalize(project.join(&entry.path)).ok() == real);
     let (wall, grant) = match entry {
         Some(entry) => (entry.wall, entry.grant.clone()),
-        None => (Wall::InProcess, crate::config::Grants::default()),
+        None => (Wall::InProcess, Grants::default()),
     };
     let mut source = Source::read(path, wall, grant, largest)?;
     let facts = Facts::of(path, &source.bytes, source.manifest.clone())?;
@@ -99,7 +100,7 @@ fn look(project: &Path, path: &Path) -> Result<(Facts, Verdict)> {
         source = Source::read(path, wall, source.manifest.asks(), largest)?;
     }
     let alone = Alone::new(&config.limits)?;
-    let loads = alone.load(config.limits.plugin.clone(), source);
+    let loads = alone.load(&config.limits, source);
     let verdict = match (loads, entry) {
         (Err(error), _) => Verdict {
             fits: false,
@@ -138,19 +139,25 @@ fn wanted(path: &Path, facts: &Facts) -> Result<String> {
     };
     let head = toml::to_string(&head)
         .map_err(|error| Error::new(ErrorKind::Internal, "an entry cannot be written").because(error))?;
-    let grants = toml::Table::try_from(facts.manifest.asks())
+    let asks = facts.manifest.asks();
+    let grant = if Term::all(&asks).is_empty() {
+        String::new()
+    } else {
+        format!("grant = {}\n", inline(&asks)?)
+    };
+    Ok(format!("[[plugin]]\n{head}{grant}").trim_end().to_owned())
+}
+
+/// These grants as an inline table of `waypost.toml`, with what they say alone.
+pub(super) fn inline(grants: &Grants) -> Result<String> {
+    let grants = toml::Table::try_from(grants)
         .map_err(|error| Error::new(ErrorKind::Internal, "a grant cannot be written").because(error))?;
     let says_something = |value: &toml::Value| match value {
         toml::Value::Boolean(given) => *given,
         value => value.as_array().is_none_or(|list| !list.is_empty()),
     };
     let grants: toml::Table = grants.into_iter().filter(|(_, value)| says_something(value)).collect();
-    let grant = if grants.is_empty() {
-        String::new()
-    } else {
-        format!("grant = {}\n", toml::Value::Table(grants))
-    };
-    Ok(format!("[[plugin]]\n{head}{grant}").trim_end().to_owned())
+    Ok(toml::Value::Table(grants).to_string())
 }
 
 fn world(about: &Facts) -> Result<()> {

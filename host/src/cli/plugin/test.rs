@@ -3,8 +3,9 @@
 //! The component is loaded as the hub loads it, with the same linker and limits, and is granted what its manifest asks for.
 //! Around it everything is faked or in memory. Not here: unit tests in the language of the plugin, which its own tools run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,11 +13,12 @@ use serde_json::{Value, json};
 use super::build;
 use crate::call::{CallError, Json};
 use crate::cli::{Context, output};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{Error, ErrorKind, Result};
+use crate::plugin::Loaded;
 use crate::text::{shortened, visible};
 
-mod cases;
+pub(super) mod cases;
 mod fake;
 mod kit;
 mod odd;
@@ -79,6 +81,21 @@ impl Test {
             _ = crate::cli::told_to_stop() => Err(Error::new(ErrorKind::Cancelled, "the test was stopped")),
         }
     }
+}
+
+/// Plays the cases of a folder with a component, for who looks at it meanwhile: what was called, how many cases there are,
+/// and which of them came to something else.
+pub(super) async fn played(file: PathBuf, folder: &Path, limits: Limits) -> Result<(Arc<Loaded>, u64, Vec<String>)> {
+    let opened = tokio::task::spawn_blocking(move || Stage::open(&file, limits)).await;
+    let stage = opened.map_err(|error| Error::new(ErrorKind::Internal, "loading failed").because(error))??;
+    let (mut played, mut wrong) = (0, Vec::new());
+    for case in cases::read(folder, stage.manifest())? {
+        played += 1;
+        if let Err(text) = check(&stage, &case).await? {
+            wrong.push(format!("{}: {text}", case.name));
+        }
+    }
+    Ok((Arc::clone(stage.loaded()), played, wrong))
 }
 
 /// The lines of the report.

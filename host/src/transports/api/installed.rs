@@ -32,6 +32,7 @@ pub(super) fn routes(hub: &Hub) -> Router<Arc<Hub>> {
         .route("/installed/{id}", delete(remove))
         .route("/installed/{id}/grant", post(grant))
         .route("/installed/{id}/revoke", post(revoke))
+        .route("/installed/{id}/narrow", post(narrow))
         .route("/installed/{id}/rollback", post(roll_back))
         .route_layer(from_fn(for_admins));
     Router::new()
@@ -113,20 +114,15 @@ struct Terms {
     grants: Vec<String>,
 }
 
-impl Terms {
-    fn read(&self) -> Result<Vec<Term>> {
-        let terms: Vec<Vec<Term>> = self
-            .grants
-            .iter()
-            .map(|text| Term::parse(text))
-            .collect::<Result<_>>()?;
-        Ok(terms.concat())
-    }
+/// Each grant, as a person wrote it.
+fn parsed(grants: &[String]) -> Result<Vec<Term>> {
+    let terms: Vec<Vec<Term>> = grants.iter().map(|text| Term::parse(text)).collect::<Result<_>>()?;
+    Ok(terms.concat())
 }
 
 async fn grant(State(hub): State<Arc<Hub>>, Extension(who): Asker, Path(Id { id }): Path<Id>, body: Bytes) -> Answered {
     let terms = read::<Terms>(&body)?;
-    let parsed = terms.read()?;
+    let parsed = parsed(&terms.grants)?;
     let told = |shown: &Shown| Some(("plugin.granted", changed(shown, &who.name, &terms.grants)));
     value(
         hub.change_installed(move |installed| installed.grant(&id, &parsed), told)
@@ -141,10 +137,38 @@ async fn revoke(
     body: Bytes,
 ) -> Answered {
     let terms = read::<Terms>(&body)?;
-    let parsed = terms.read()?;
+    let parsed = parsed(&terms.grants)?;
     let told = |shown: &Shown| Some(("plugin.revoked", changed(shown, &who.name, &terms.grants)));
     value(
         hub.change_installed(move |installed| installed.revoke(&id, &parsed), told)
+            .await?,
+    )
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Narrower {
+    revoke: Vec<String>,
+    grant: Vec<String>,
+}
+
+async fn narrow(
+    State(hub): State<Arc<Hub>>,
+    Extension(who): Asker,
+    Path(Id { id }): Path<Id>,
+    body: Bytes,
+) -> Answered {
+    let Narrower { revoke, grant } = read(&body)?;
+    let (taken, given) = (parsed(&revoke)?, parsed(&grant)?);
+    let told = |shown: &Shown| {
+        let mut body = changed(shown, &who.name, &grant);
+        if let Some(fields) = body.as_object_mut() {
+            fields.insert("revoked".to_owned(), json!(revoke));
+        }
+        Some(("plugin.narrowed", body))
+    };
+    value(
+        hub.change_installed(move |installed| installed.narrow(&id, &taken, &given), told)
             .await?,
     )
 }

@@ -172,21 +172,7 @@ fn parse(file: &str, stem: &str, text: &str, manifest: &Manifest) -> Result<Vec<
 
 /// What a case says can be.
 fn check(case: &Case, manifest: &Manifest) -> Result<(), String> {
-    let name = &case.call.0;
-    let operations = operations(manifest.role);
-    if operations.is_empty() && !manifest.serves.iter().any(|pattern| covers(pattern, name)) {
-        return Err(format!(
-            "the manifest does not serve {name}, only {}",
-            manifest.serves.join(", ")
-        ));
-    }
-    if !operations.is_empty() && !operations.contains(&name.to_string().as_str()) {
-        let role = manifest.role.as_str();
-        return Err(format!(
-            "the role {role} has no operation {name}, only {}",
-            operations.join(", ")
-        ));
-    }
+    served(manifest, &case.call.0)?;
     if case.reply.is_some() == case.error.is_some() {
         return Err("it comes to a `reply` or to an `error`; write one of them".to_owned());
     }
@@ -201,6 +187,25 @@ fn check(case: &Case, manifest: &Manifest) -> Result<(), String> {
         )),
         None => Ok(()),
     }
+}
+
+/// Refuses a call that a plugin is never asked to execute.
+pub(in crate::cli::plugin) fn served(manifest: &Manifest, name: &CallName) -> Result<(), String> {
+    let operations = operations(manifest.role);
+    if operations.is_empty() && !manifest.serves.iter().any(|pattern| covers(pattern, name)) {
+        return Err(format!(
+            "the manifest does not serve {name}, only {}",
+            manifest.serves.join(", ")
+        ));
+    }
+    if !operations.is_empty() && !operations.contains(&name.to_string().as_str()) {
+        let role = manifest.role.as_str();
+        return Err(format!(
+            "the role {role} has no operation {name}, only {}",
+            operations.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// The operations of a role; none for handlers, which execute calls of any name.
@@ -219,7 +224,7 @@ pub(super) fn operations(role: Role) -> &'static [&'static str] {
 }
 
 /// A message with what every call of its role has, where it was left out.
-pub(super) fn filled(role: Role, message: &Json) -> Json {
+pub(in crate::cli::plugin) fn filled(role: Role, message: &Json) -> Json {
     let usual = match role {
         Role::Handler => return message.clone(),
         Role::Provider => json!({ "environment": "env-1" }),

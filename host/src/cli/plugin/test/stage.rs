@@ -51,7 +51,7 @@ impl Stage {
         let asks = read(Default::default())?.manifest.asks().placed(nowhere);
         let source = read(asks)?;
         let alone = Alone::new(&limits)?;
-        let loaded = alone.load(limits.plugin.clone(), source.clone())?;
+        let loaded = alone.load(&limits, source.clone())?;
         Ok(Self {
             alone,
             limits,
@@ -70,9 +70,9 @@ impl Stage {
 
     /// The same component with less memory.
     pub(super) fn with_memory(&self, memory: usize) -> Result<Arc<Loaded>> {
-        let mut limits = self.limits.plugin.clone();
-        limits.memory = memory.min(limits.memory);
-        self.alone.load(limits, self.source.clone())
+        let mut limits = self.limits.clone();
+        limits.plugin.memory = memory.min(limits.plugin.memory);
+        self.alone.load(&limits, self.source.clone())
     }
 
     /// The memory that one call of it may use.
@@ -100,6 +100,7 @@ impl Stage {
             state: Arc::clone(&state) as _,
             folders: Arc::new(Folders::open(room.path().join("environments"), Arc::clone(&workspace))?),
             log: Arc::clone(&log),
+            events: Arc::clone(&state) as _,
             network: Arc::new(Network::none()),
             programs: Room::none(),
             secrets: Arc::new(Secrets::new(&[], &project, &|_| None)),
