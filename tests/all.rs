@@ -22,6 +22,7 @@ mod agent_socket;
 mod author;
 mod cli;
 mod connections;
+mod contracts;
 mod demo;
 mod dispatch;
 mod files;
@@ -65,6 +66,7 @@ fn trials() -> Vec<Trial> {
         author::trials(),
         cli::trials(),
         connections::trials(),
+        contracts::trials(),
         demo::trials(),
         dispatch::trials(),
         files::trials(),

@@ -112,6 +112,41 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
              doctor` says more",
         ),
         (
+            "an export of another shape",
+            Text::handler().with("(field \"kind\" string) ", "").bytes(),
+            "invalid: plugin `echo` does not fit the contract of this hub (0.1.0): the function `handle` of waypost:plugin/handler \
+             takes or answers something else than this hub has there; build the component with the SDK 0.1.0 that this hub \
+             brings, which has waypost:plugin 0.1.0",
+        ),
+        (
+            "an export without its function",
+            Text::handler().with("(export \"handle\" (func $handle))", "").bytes(),
+            "invalid: plugin `echo` does not fit the contract of this hub (0.1.0): its waypost:plugin/handler has no function \
+             `handle`, which this hub would call, and the plugin is older; build the component with the SDK 0.1.0 that this \
+             hub brings, which has waypost:plugin 0.1.0",
+        ),
+        (
+            "an import of another shape",
+            Text::handler()
+                .imports("(import \"waypost:log/log@0.1.0\" (instance (export \"log\" (func (param \"level\" u8)))))")
+                .bytes(),
+            "invalid: plugin `echo` does not fit the contract of this hub (0.1.0): the function `log` of waypost:log/log takes or \
+             answers something else than this hub has there; build the component with the SDK 0.1.0 that this hub brings, \
+             which has waypost:log 0.1.0",
+        ),
+        (
+            "what a later contract has",
+            Text::handler()
+                .imports(
+                    "(import \"waypost:log/log@0.1.1\" (instance (export \"flush\" (func))))
+                     (import \"waypost:call/clock@0.1.1\" (instance (export \"now\" (func (result u64)))))",
+                )
+                .bytes(),
+            "invalid: plugin `echo` does not fit the contract of this hub (0.1.0): it calls the function `flush` of \
+             waypost:log/log, which this hub does not have, and the hub is older; upgrade the hub, or build the component with \
+             the SDK 0.1.0 that this hub brings, which has waypost:log 0.1.0; `waypost plugin doctor` shows 1 more",
+        ),
+        (
             "an unknown import",
             Text::handler()
                 .imports("(import \"acme:files/read@1.0.0\" (instance))")

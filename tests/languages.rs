@@ -15,6 +15,7 @@ use crate::harness::endpoint::{Endpoint, say};
 use crate::harness::outside::JCO;
 use crate::harness::{Open, Plugin, Project, guests, trial};
 
+mod outside;
 mod template;
 
 use template::{Language, NAME, Template, done, files};
@@ -40,6 +41,12 @@ pub fn trials() -> Vec<Trial> {
     for language in Language::ALL {
         trials.extend([
             of(language, "a_handler", "answers_emits_calls_keeps_and_fails", handler),
+            of(
+                language,
+                "a_handler",
+                "asks_servers_and_works_with_files",
+                outside::handler,
+            ),
             of(language, "a_provider", "makes_finds_and_removes_places", provider),
             of(language, "an_agent", "completes_its_runs", agent),
             of(language, "an_observer", "hears_of_calls", observer),
@@ -92,13 +99,19 @@ impl Built {
             "handler" => template
                 .within("trial")
                 .manifest_with("serves = [", "serves = [\"trial\", ")
-                .manifest_with("[grants]\n", &format!("[grants]\n{CALLS}\n")),
+                .manifest_with("[grants]\n", &format!("[grants]\n{CALLS}\n{}\n", outside::ASKS)),
             _ => template,
         };
         Self {
             component: template.component(tool),
             manifest: template.manifest().to_owned(),
         }
+    }
+
+    /// With this in its manifest instead of that.
+    fn manifest_with(self, old: &str, new: &str) -> Self {
+        let manifest = self.manifest.replace(old, new);
+        Self { manifest, ..self }
     }
 
     /// A project with it, and with these grants for it.
@@ -126,7 +139,9 @@ fn said(open: &Open) -> String {
 
 async fn handler(language: Language, built: Built) {
     let open = built
-        .project(&format!("state = true, {CALLS}"))
+        .project(&format!(
+            "state = true, {CALLS}, http = [\"http://127.0.0.1\"], files = [{{ name = \"docs\", path = \".\" }}]"
+        ))
         .toml(&format!(
             "[[route]]\nmatch = [\"ticket\", \"trial\"]\nto = \"plugin:{NAME}\""
         ))
@@ -487,6 +502,9 @@ fn types_fit(jco: &Path) {
             done(command)
         };
         check("plugin.js").unwrap_or_else(|said| panic!("{role}: {said}"));
+        let typed = guests::root().join("tests/guests/languages/typed.ts");
+        std::fs::copy(typed, template.folder().join("typed.ts")).unwrap();
+        check("typed.ts").unwrap_or_else(|said| panic!("typed.ts: {said}"));
         let plugin = std::fs::read_to_string(template.folder().join("plugin.js")).unwrap();
         let wrong = format!("{plugin}\nwaypost.log.info(7);\n");
         std::fs::write(template.folder().join("wrong.js"), wrong).unwrap();

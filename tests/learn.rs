@@ -334,7 +334,7 @@ async fn folders_are_read_or_written_as_they_were() {
     let root = project.root();
     let asks = "files = [{ name = \"docs\", write = true }, { name = \"logs\", write = true }], env = [\"LANG\"]";
     put(root, &Plugin::of("filer").asks(asks));
-    let places = ["--files", "docs=docs", "--files", "logs=logs"];
+    let places = ["--grant", "files=docs=docs:write", "--grant", "files=logs=logs:write"];
     let steps = json!([{ "read": ["docs", "a.txt"] }, "env"]).to_string();
     let words = [&["./greedy.wasm", "--call", "filer", "--message", &steps][..], &places].concat();
     let learned = learn(root, &words).await;
@@ -476,19 +476,19 @@ async fn each_mistake_is_one_error_with_the_remedy() {
         ),
         (
             &["./greedy.wasm", "--call", "filer"],
-            "[2]\n--\nerror: `filer` asks for the folder `docs`: say where it is, as in `--files docs=./docs`\n",
+            "[2]\n--\nerror: `filer` asks for `files=docs`: say where it is, as in `--grant files=<name>=<path>[:write]`\n",
         ),
         (
-            &["./greedy.wasm", "--call", "filer", "--files", "logs=./logs"],
-            "[2]\n--\nerror: `filer` asks for no folder `logs`; it asks for `files=docs`\n",
+            &["./greedy.wasm", "--call", "filer", "--grant", "files=logs=./logs"],
+            "[2]\n--\nerror: `filer` does not ask for `files=logs=./logs`; it asks for `files=docs`\n",
         ),
         (
-            &["./greedy.wasm", "--call", "filer", "--files", "docs"],
-            "[2]\n--\nerror: `docs` is no place of a folder; write `<name>=<path>`\n",
+            &["./greedy.wasm", "--call", "filer", "--grant", "files=docs="],
+            "[2]\n--\nerror: `docs=` is not a folder; write `<name>=<path>`, with `:write` when it may write\n",
         ),
         (
-            &["loop", "--call", "a", "--files", "docs=docs"],
-            "[2]\n--\nerror: `--files docs=docs` is for a file that is tried; a loaded plugin has the folders that it was granted\n",
+            &["loop", "--call", "a", "--grant", "files=docs=docs"],
+            "[2]\n--\nerror: `--grant files=docs=docs` is for a file that is tried; a loaded plugin has what it was granted\n",
         ),
         (
             &["./agent.wasm", "--call", "agent:run"],

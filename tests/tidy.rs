@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use waypost::call::Effect;
 use waypost::capabilities::{chat, fs as files, inference, narrative, terminal};
+use waypost::plugin::contract::VERSION;
 
 use crate::harness::guests::root;
 use crate::listed;
@@ -109,7 +110,7 @@ async fn every_package_of_the_contract_has_its_import() {
     for package in packages {
         let text = read(format!("wit/{package}/{package}.wit"));
         assert!(
-            text.contains(&format!("\npackage waypost:{package}@0.1.0;")),
+            text.contains(&format!("\npackage waypost:{package}@{VERSION};")),
             "wit/{package} has another package line"
         );
     }

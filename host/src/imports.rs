@@ -25,6 +25,7 @@ use crate::environment::folders::Folders;
 use crate::error::ErrorKind;
 use crate::log::{EventLog, StateStore};
 use crate::plugin::Loaded;
+use crate::plugin::contract::contract;
 use crate::plugin::rate::Rates;
 use crate::plugin::uses::{Tell, Uses};
 use crate::run::journal::Journal;
@@ -495,43 +496,43 @@ pub struct Needed {
 /// The interfaces that need a grant; every plugin has the others.
 pub const NEEDED: [Needed; 7] = [
     Needed {
-        interface: "waypost:gateway/calls@0.1.0",
+        interface: contract!("waypost:gateway/calls"),
         grant: "gateway",
         line: "gateway = [\"<kind:action it calls>\"]",
         given: |grants| !grants.gateway.is_empty(),
     },
     Needed {
-        interface: "waypost:state/store@0.1.0",
+        interface: contract!("waypost:state/store"),
         grant: "state",
         line: "state = true",
         given: |grants| grants.state,
     },
     Needed {
-        interface: "waypost:workspace/folders@0.1.0",
+        interface: contract!("waypost:workspace/folders"),
         grant: "workspace",
         line: "workspace = true",
         given: |grants| grants.workspace,
     },
     Needed {
-        interface: "waypost:http/client@0.1.0",
+        interface: contract!("waypost:http/client"),
         grant: "http",
         line: "http = [\"<https://host it asks>\"]",
         given: |grants| !grants.http.is_empty(),
     },
     Needed {
-        interface: "waypost:files/files@0.1.0",
+        interface: contract!("waypost:files/files"),
         grant: "files",
         line: "files = [{ name = \"<folder>\" }]",
         given: |grants| !grants.files.is_empty(),
     },
     Needed {
-        interface: "waypost:process/programs@0.1.0",
+        interface: contract!("waypost:process/programs"),
         grant: "process",
         line: "process = [{ name = \"<program>\", args = [[\"<argument>\"]] }]",
         given: |grants| !grants.process.is_empty(),
     },
     Needed {
-        interface: "waypost:socket/sockets@0.1.0",
+        interface: contract!("waypost:socket/sockets"),
         grant: "socket",
         line: "socket = [{ name = \"<socket>\" }]",
         given: |grants| !grants.socket.is_empty(),

@@ -1,5 +1,5 @@
 // What every plugin in JavaScript imports: the four roles, CallError and log. What needs a grant stands in a file of its
-// own (gateway.js, state.js, workspace.js), because a component has every import that its sources name.
+// own (files.js, gateway.js, http.js, state.js, workspace.js), because a component has every import that its sources name.
 
 import { emit } from "waypost:gateway/answer@0.1.0";
 import { log as write } from "waypost:log/log@0.1.0";

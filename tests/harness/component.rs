@@ -11,6 +11,8 @@ pub struct Text {
     allocating: &'static str,
     afterwards: &'static str,
     export: &'static str,
+    /// What stands in its text instead of something else.
+    other: (&'static str, &'static str),
 }
 
 impl Text {
@@ -25,6 +27,7 @@ impl Text {
             allocating: "",
             afterwards: "",
             export: "waypost:plugin/handler@0.1.0",
+            other: ("", ""),
         }
     }
 
@@ -68,6 +71,14 @@ impl Text {
         Self { export, ..self }
     }
 
+    /// With this in its text instead of that.
+    pub fn with(self, instead: &'static str, this: &'static str) -> Self {
+        Self {
+            other: (instead, this),
+            ..self
+        }
+    }
+
     /// The component.
     pub fn bytes(&self) -> Vec<u8> {
         let Self {
@@ -79,6 +90,7 @@ impl Text {
             allocating,
             afterwards,
             export,
+            other: (instead, this),
         } = self;
         let with = if host.is_empty() {
             ""
@@ -127,6 +139,12 @@ impl Text {
                 (instance $handler (export "handle" (func $handle)))
                 (export "{export}" (instance $handler)))"#
         );
+        assert!(text.contains(instead), "{instead} is not in:\n{text}");
+        let text = if instead.is_empty() {
+            text
+        } else {
+            text.replace(instead, this)
+        };
         wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
     }
 }

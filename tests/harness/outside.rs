@@ -117,8 +117,8 @@ impl Tool {
         } else {
             "install it, and set WAYPOST_INSTALL=1"
         };
-        let missing = if on_path(self.needs) { self.name } else { self.needs };
-        Trial::test(format!("{name} (missing: {missing}; {why})"), || Ok(())).with_ignored_flag(true)
+        let lacks = if on_path(self.needs) { self.name } else { self.needs };
+        missing(name, lacks, why)
     }
 
     /// Asks the person at the terminal; nobody there, or a mere listing, is a no.
@@ -184,6 +184,20 @@ impl Tool {
         }
         Ok(folder.join(self.program))
     }
+}
+
+/// A program that takes longer to build than all trials together, so that nobody installs it for them: it is found on the path
+/// or in `target/tools`.
+pub fn by_hand(program: &str) -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../target/tools/bin")
+        .join(program);
+    found(program).or_else(|| std::fs::canonicalize(built).ok())
+}
+
+/// A trial without its program: counted as ignored, in CI too, with the line that installs what is missing.
+pub fn missing(name: &str, program: &str, install: &str) -> Trial {
+    Trial::test(format!("{name} (missing: {program}; {install})"), || Ok(())).with_ignored_flag(true)
 }
 
 /// Whether there is such a program.

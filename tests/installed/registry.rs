@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::signed::Key;
 use super::{component, keeper, kept, lock, plugin};
-use crate::harness::outside::{DOCKER_REGISTRY, MINISIGN, Tool};
+use crate::harness::outside::{DOCKER_REGISTRY, MINISIGN, Tool, by_hand, missing};
 use crate::harness::process::{http, run_with};
 use crate::harness::{Plugin, Project, within};
 
@@ -53,6 +53,18 @@ pub fn trials() -> Vec<Trial> {
         let (registry, minisign) = (DOCKER_REGISTRY.installed()?, MINISIGN.installed()?);
         within(async move { a_signature_goes_with_its_component(&registry, &minisign).await })
     }));
+    let name = "installed::registry::wkg_reads_what_was_pushed_and_pushes_what_is_installed";
+    trials.push(match by_hand("wkg") {
+        Some(wkg) => DOCKER_REGISTRY.trial(name, move |registry| {
+            let registry = registry.to_owned();
+            within(async move { wkg_reads_what_was_pushed_and_pushes_what_is_installed(&registry, &wkg).await })
+        }),
+        None => missing(
+            name,
+            "wkg",
+            "cargo install wkg --version 0.16.0 --locked --root target/tools",
+        ),
+    });
     trials
 }
 
@@ -186,6 +198,40 @@ async fn what_is_pushed_is_installed_by_its_digest(tool: &Path) {
         refused.code == 2 && refused.err.contains("push to a tag"),
         "{refused:?}"
     );
+}
+
+/// The tool of those whose layout this is.
+async fn wkg_reads_what_was_pushed_and_pushes_what_is_installed(tool: &Path, wkg: &Path) {
+    let project = Project::new().written();
+    let root = project.root();
+    let registry = Registry::start(tool, root).await;
+    let host = &registry.host;
+    let file = component(root, &Plugin::of("echo"), "1");
+    let oci = async |words: &[&str]| {
+        let mut command = Command::new(wkg);
+        command.args(["oci", words[0], "--insecure", host]).args(&words[1..]);
+        let ended = command.current_dir(root).env("HOME", root).output().await.unwrap();
+        assert!(
+            ended.status.success(),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
+    };
+    let pushed = plugin(root, &format!("push downloads/1.wasm {host}/acme/echo:1")).await;
+    assert_eq!(pushed.code, 0, "{pushed:?}");
+    oci(&["pull", &format!("{host}/acme/echo:1"), "--output", "pulled.wasm"]).await;
+    assert!(
+        fs::read(root.join("pulled.wasm")).unwrap() == fs::read(file).unwrap(),
+        "it is the same component"
+    );
+    oci(&["push", &format!("{host}/wkg/echo:1"), "pulled.wasm"]).await;
+    let added = plugin(root, &format!("add {host}/wkg/echo:1 --wall in-process --yes")).await;
+    assert_eq!(added.code, 0, "{added:?}");
+    let manifests = (
+        registry.manifest("acme/echo", "1").await,
+        registry.manifest("wkg/echo", "1").await,
+    );
+    assert_eq!(manifests.0["layers"][0]["digest"], manifests.1["layers"][0]["digest"]);
 }
 
 async fn a_registry_that_asks_who_it_is_is_told(tool: &Path) {

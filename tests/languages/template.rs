@@ -9,6 +9,7 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use waypost::plugin::contract::VERSION;
 
 use crate::harness::guests;
 use crate::harness::outside::{COMPONENTIZE_PY, JCO, Tool};
@@ -263,14 +264,16 @@ pub fn world(manifest: &str) -> String {
         ("waypost:gateway/calls", granted("gateway")),
         ("waypost:state/store", granted("state")),
         ("waypost:workspace/folders", granted("workspace")),
+        ("waypost:http/client", granted("http")),
+        ("waypost:files/files", granted("files")),
     ];
     let imports: String = imports
         .iter()
         .filter(|(_, wanted)| *wanted)
-        .map(|(interface, _)| format!("    import {interface}@0.1.0;\n"))
+        .map(|(interface, _)| format!("    import {interface}@{VERSION};\n"))
         .collect();
     let role = manifest["role"].as_str().unwrap();
-    format!("package local:project;\n\nworld plugin {{\n{imports}    export waypost:plugin/{role}@0.1.0;\n}}\n")
+    format!("package local:project;\n\nworld plugin {{\n{imports}    export waypost:plugin/{role}@{VERSION};\n}}\n")
 }
 
 /// Runs a command, and gives what it said; as an error when it failed.

@@ -3,9 +3,6 @@
 /// An item, and its names in Rust, JavaScript and Python. A function of a resource is named after a dot.
 pub type Names = (&'static str, [&'static str; 3]);
 
-/// What a language has where its SDK has no name of its own.
-const BARE: &str = "the import as it is";
-
 /// One line for each item; the trial fails on an item without one, and on a line without an item.
 pub const NAMES: &[Names] = &[
     (
@@ -109,33 +106,118 @@ pub const NAMES: &[Names] = &[
         "waypost:workspace/folders/remove",
         ["`workspace::remove`", "`workspace.remove`", "`workspace.remove`"],
     ),
-    ("waypost:http/client/secret", ["`http::Request::secret`", BARE, BARE]),
+    (
+        "waypost:http/client/secret",
+        [
+            "`http::Request::secret`",
+            "`http.secret`, `http.bearer`",
+            "`http.Secret`, `http.bearer`",
+        ],
+    ),
     (
         "waypost:http/client/value",
-        ["`http::Request::header` or `http::Request::secret`", BARE, BARE],
+        [
+            "`http::Request::header` or `http::Request::secret`",
+            "a text or what `http.secret` makes",
+            "a text or an `http.Secret`",
+        ],
     ),
-    ("waypost:http/client/header", ["`http::Request::header`", BARE, BARE]),
-    ("waypost:http/client/request", ["`http::Request`", BARE, BARE]),
-    ("waypost:http/client/response", ["`http::Response`", BARE, BARE]),
-    ("waypost:http/client/body", ["`http::Response`", BARE, BARE]),
+    (
+        "waypost:http/client/header",
+        [
+            "`http::Request::header`",
+            "`headers` of the `http.Options`",
+            "`headers` of `http.send`",
+        ],
+    ),
+    (
+        "waypost:http/client/request",
+        [
+            "`http::Request`",
+            "`http.send`, `http.get`, `http.post`, with `http.Options`",
+            "`http.send`, `http.get`, `http.post`",
+        ],
+    ),
+    (
+        "waypost:http/client/response",
+        ["`http::Response`", "`http.Response`", "`http.Response`"],
+    ),
+    (
+        "waypost:http/client/body",
+        [
+            "`http::Response`",
+            "`http.Response`; `response.close` closes the connection",
+            "`http.Response`; leaving its `with` block closes the connection",
+        ],
+    ),
     (
         "waypost:http/client/body.next",
-        ["`http::Response::pieces`", BARE, BARE],
+        [
+            "`http::Response::pieces`",
+            "`response.pieces`, `response.bytes`, `response.text`, `response.json`",
+            "`response.pieces`, `response.read`, `response.text`, `response.json`",
+        ],
     ),
-    ("waypost:http/client/send", ["`http::Request::send`", BARE, BARE]),
-    ("waypost:files/files/kind", ["`files::Kind`", BARE, BARE]),
-    ("waypost:files/files/info", ["`files::Info`", BARE, BARE]),
-    ("waypost:files/files/entry", ["`files::Entry`", BARE, BARE]),
-    ("waypost:files/files/stat", ["`files::stat`", BARE, BARE]),
-    ("waypost:files/files/list", ["`files::list`", BARE, BARE]),
-    ("waypost:files/files/reader", ["`files::Reader`", BARE, BARE]),
-    ("waypost:files/files/reader.open", ["`files::Reader::open`", BARE, BARE]),
+    (
+        "waypost:http/client/send",
+        ["`http::Request::send`", "`http.send`", "`http.send`"],
+    ),
+    (
+        "waypost:files/files/kind",
+        [
+            "`files::Kind`",
+            "`files.Kind`, as in `\"file\"`",
+            "`files.Kind`, as in `\"file\"`",
+        ],
+    ),
+    (
+        "waypost:files/files/info",
+        [
+            "`files::Info`",
+            "`files.Info`; `Info.changed` is a `Date`",
+            "`files.Info`; `Info.changed` is a `datetime`",
+        ],
+    ),
+    (
+        "waypost:files/files/entry",
+        ["`files::Entry`", "`files.Entry`", "`files.Entry`"],
+    ),
+    (
+        "waypost:files/files/stat",
+        [
+            "`files::stat`",
+            "`files.stat`; `undefined` when nothing is there",
+            "`files.stat`; `None` when nothing is there",
+        ],
+    ),
+    (
+        "waypost:files/files/list",
+        ["`files::list`", "`files.list`", "`files.list`"],
+    ),
+    (
+        "waypost:files/files/reader",
+        ["`files::Reader`", "`files.Reader`", "`files.Reader`"],
+    ),
+    (
+        "waypost:files/files/reader.open",
+        ["`files::Reader::open`", "`files.open`", "`files.open`"],
+    ),
     (
         "waypost:files/files/reader.next",
-        ["the iterator of a `files::Reader`", BARE, BARE],
+        [
+            "the iterator of a `files::Reader`; `files::read`, `files::read_text`",
+            "the iterator of a `files.Reader`; `files.read`, `files.readText`",
+            "the iterator of a `files.Reader`; `files.read`, `files.read_text`",
+        ],
     ),
-    ("waypost:files/files/write", ["`files::write`", BARE, BARE]),
-    ("waypost:files/files/remove", ["`files::remove`", BARE, BARE]),
+    (
+        "waypost:files/files/write",
+        ["`files::write`", "`files.write`", "`files.write`"],
+    ),
+    (
+        "waypost:files/files/remove",
+        ["`files::remove`", "`files.remove`", "`files.remove`"],
+    ),
     ("waypost:process/programs/command", ["`process::Command`", BARE, BARE]),
     ("waypost:process/programs/piece", ["`process::Piece`", BARE, BARE]),
     ("waypost:process/programs/ending", ["`process::Ending`", BARE, BARE]),

@@ -15,6 +15,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::plugin::contract::PACKAGES;
 
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
@@ -141,7 +142,7 @@ struct Entry {
     path: PathBuf,
     /// The hash of the component.
     source: [u8; 32],
-    /// Of the engine.
+    /// Of the engine and the contract.
     compatible: u64,
 }
 
@@ -150,6 +151,8 @@ impl Entry {
         let source: [u8; 32] = Sha256::digest(bytes).into();
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        // Before it was compiled it was found to fit this contract; for another one, or by another hub, that is found out again.
+        (PACKAGES, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
         let compatible = hasher.finish();
         Self {
             path: folder.join(format!("{}-{compatible:016x}.cwasm", hex(&source))),

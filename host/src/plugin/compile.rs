@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 
+use super::contract::loading;
 use super::link;
 use super::manifest::Role;
 use super::worker::confine::{self, Bound};
@@ -252,8 +253,10 @@ fn compile(wasmtime: &wasmtime::Engine, task: &Task, bytes: &[u8]) -> (Verdict, 
         Ok(component) => component,
         Err(error) => return (Verdict::NotAComponent(format!("{error:#}")), Vec::new()),
     };
-    let facts = task.load.facts();
-    let fits = facts.and_then(|facts| link::link(wasmtime, task.load.role, &facts, &component));
+    let fits = task.load.facts().and_then(|facts| {
+        loading::check(&facts.id, bytes)?;
+        link::link(wasmtime, task.load.role, &facts, &component)
+    });
     if let Err(error) = fits {
         return (Verdict::Unfit(error.into()), Vec::new());
     }

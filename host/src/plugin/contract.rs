@@ -1,8 +1,8 @@
 //! The contract as data: interfaces with their functions and types, of this hub and of a component, to be held side by side.
 //!
 //! The hub's side is read from `wit/` (`contract/wit.rs`), the other from the bytes of a component
-//! (`contract/component.rs`); [`compare`] says in what they differ, and [`examine`] what that and the rest mean for loading
-//! it. Nothing here compiles or runs a component.
+//! (`contract/component.rs`); [`compare`] says in what they differ, [`examine`] what that and the rest mean for loading
+//! it, and [`loading`] refuses by it. Nothing here compiles or runs a component.
 //!
 //! # What a later contract may change
 //!
@@ -12,6 +12,9 @@
 //! interfaces that plugins *import*. It may not change a function, and may not add a field to a record or a case to a
 //! variant: types are closed. It may not add a function to the interface of a role either: the hub would ask it of components
 //! that do not have it. That takes an interface of its own, which the hub looks for and does without.
+//!
+//! `tests/contracts` keeps the text of each version and components that were built against it; they are loaded and called for
+//! as long as their version is one that fits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -22,10 +25,26 @@ pub mod compare;
 mod component;
 pub mod examine;
 pub mod finding;
+pub mod loading;
 mod shown;
 mod wit;
 
 pub use finding::{Finding, Problem, Side};
+pub use wit::PACKAGES;
+
+/// The version of the contract; with the name of an interface, that name as components have it.
+macro_rules! contract {
+    () => {
+        "0.1.0"
+    };
+    ($interface:literal) => {
+        concat!($interface, "@", $crate::plugin::contract::contract!())
+    };
+}
+pub(crate) use contract;
+
+/// The version of the contract of this hub, which is that of each package in `wit/`.
+pub const VERSION: &str = contract!();
 
 /// What one side offers and asks for.
 #[derive(Clone, Debug, Default)]

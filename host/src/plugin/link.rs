@@ -8,6 +8,7 @@ use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::{self, CallState, Facts, Needed};
 
 use super::Origin;
+use super::contract::VERSION;
 use super::manifest::{Manifest, Role};
 use super::world::{self, World};
 
@@ -63,11 +64,12 @@ pub(super) fn check(manifest: &Manifest, facts: &Facts, origin: &Origin, world: 
     world::check_exports(manifest, world.exports.iter().map(String::as_str))
 }
 
-/// Links a component with what its plugin was granted, and finds out whether the types behind the names fit.
+/// Links a component with what its plugin was granted. Whether the types behind the names fit was found out before it was
+/// compiled, but for those of WASI.
 pub(super) fn link(engine: &Engine, role: Role, facts: &Facts, component: &Component) -> Result<Linked> {
     let does_not_fit = |error: wasmtime::Error| {
         let message = format!(
-            "plugin `{}` does not fit the contract of this hub (0.1.0): {error:#}; `waypost plugin doctor` says which item it is",
+            "plugin `{}` does not fit the contract of this hub ({VERSION}): {error:#}; `waypost plugin doctor` says which item it is",
             facts.id
         );
         Error::new(ErrorKind::Invalid, message).blame(Blame::Plugin)

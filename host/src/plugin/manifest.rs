@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::contract::contract;
 use super::grants::within;
 use crate::config::{Grants, PluginLimits, bytes_option, count_option, duration_option};
 use crate::error::{Blame, Error, ErrorKind, Result};
@@ -66,10 +67,10 @@ impl Role {
     /// The interface that a component of this role exports.
     pub fn export(self) -> &'static str {
         match self {
-            Self::Handler => "waypost:plugin/handler@0.1.0",
-            Self::Provider => "waypost:plugin/provider@0.1.0",
-            Self::Agent => "waypost:plugin/agent@0.1.0",
-            Self::Observer => "waypost:plugin/observer@0.1.0",
+            Self::Handler => contract!("waypost:plugin/handler"),
+            Self::Provider => contract!("waypost:plugin/provider"),
+            Self::Agent => contract!("waypost:plugin/agent"),
+            Self::Observer => contract!("waypost:plugin/observer"),
         }
     }
 }

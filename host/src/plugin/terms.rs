@@ -270,6 +270,16 @@ impl Term {
         })
     }
 
+    /// Whether it is said where it is, or it is nowhere.
+    pub(crate) fn has_place(&self) -> bool {
+        match &self.value {
+            Value::Folder(Folder { path, .. }) | Value::Program(Program { path, .. }) | Value::Socket(Socket { path, .. }) => {
+                path.is_some()
+            }
+            Value::Flag | Value::Calls(_) | Value::Servers(_) | Value::Name(_) => true,
+        }
+    }
+
     /// The name of the grant that it is of.
     pub fn grant(&self) -> &'static str {
         self.name

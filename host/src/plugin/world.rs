@@ -1,11 +1,11 @@
 //! What a component imports and exports, by name, and whether that fits its role and its grants.
 //!
-//! Read from the bytes, without compiling them. Not here: whether the types behind the names fit, which the linker finds
-//! (`plugin/link.rs`).
+//! Read from the bytes, without compiling them. Not here: whether the types behind the names fit, which is found out before it
+//! is compiled (`plugin/contract/loading.rs`).
 
 use wasmparser::{Encoding, Parser, Payload};
 
-use super::contract::Path;
+use super::contract::{PACKAGES, Path};
 use super::manifest::Manifest;
 use crate::config::Grants;
 use crate::error::{Blame, Error, ErrorKind, Result};
@@ -131,19 +131,16 @@ pub(super) fn check_exports<'a>(manifest: &Manifest, names: impl Iterator<Item =
     )))
 }
 
+/// Whether this hub has the package. Whether it has the interface is seen when the contracts are compared, and who is older then.
 fn offered(import: &str) -> bool {
-    [
-        "waypost:call/",
-        "waypost:gateway/",
-        "waypost:log/",
-        "wasi:cli/",
-        "wasi:clocks/",
-        "wasi:filesystem/",
-        "wasi:io/",
-    ]
-    .iter()
-    .chain(&["wasi:random/", "wasi:sockets/"])
-    .any(|package| import.starts_with(package))
+    let Some((package, _)) = import.split_once('/') else {
+        return false;
+    };
+    match package.split_once(':') {
+        Some(("waypost", name)) => name != "plugin" && PACKAGES.iter().any(|(package, _)| *package == name),
+        Some(("wasi", name)) => ["cli", "clocks", "filesystem", "io", "random", "sockets"].contains(&name),
+        _ => false,
+    }
 }
 
 fn wrong(message: String) -> Error {

@@ -75,6 +75,14 @@ def written(what: str, value: object) -> str:
         raise CallError.other(f"{what} cannot be written as JSON: {error}") from None
 
 
+def text(what: str, content: bytes) -> str:
+    """UTF-8 as a text."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise CallError.invalid(f"{what} is not UTF-8 text, from byte {error.start} on") from None
+
+
 def named(kind: str, action: str | None) -> str:
     """A kind and an action, written ``kind:action`` or ``kind``."""
     return kind if action is None else f"{kind}:{action}"

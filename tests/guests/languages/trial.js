@@ -1,7 +1,9 @@
 // What the trials ask of a handler beside what its template serves: every error, calls of its own, and what goes wrong.
 
 import { handler as template } from "./plugin.js";
+import * as files from "./sdk/files.js";
 import * as gateway from "./sdk/gateway.js";
+import * as http from "./sdk/http.js";
 import * as state from "./sdk/state.js";
 import * as waypost from "./sdk/waypost.js";
 
@@ -58,6 +60,44 @@ const trial = waypost.handler({
     return message;
   },
   "trial:promise": async () => "too late",
+  "trial:ask": (call, { method = "GET", url, text, json, bearer, headers = [], millis, read = "text" }) => {
+    const options = { headers: [...headers, ...Object.entries(bearer ? http.bearer(bearer) : {})], timeoutMs: millis };
+    const answer = http.send(method, url, { ...options, body: text, json });
+    const { status, headers: all } = answer;
+    if (read === "pieces") {
+      for (const piece of answer.pieces()) {
+        call.emit(String.fromCharCode(...piece));
+      }
+      return { status, again: [...answer.pieces()].length };
+    }
+    if (read === "first") {
+      const first = answer.pieces().next().value;
+      answer.close();
+      return String.fromCharCode(...first);
+    }
+    return { status, kind: answer.header("Content-Type"), same: all.length > 0, body: answer.success()[read]() };
+  },
+  "trial:files": (_, { folder, path, text }) => {
+    files.write(folder, path, text);
+    const { kind, size, changed } = files.stat(folder, path);
+    const seen = {
+      stat: [kind, size, changed.getFullYear() > 2020],
+      none: files.stat(folder, "none") ?? null,
+      list: files.list(folder).map((entry) => [entry.name, entry.kind, entry.size]),
+      text: files.readText(folder, path),
+      bytes: files.read(folder, path).length,
+    };
+    files.remove(folder, path);
+    return seen;
+  },
+  "trial:pieces": (_, { folder, path, offset, times = 1 }) => {
+    let sizes = [];
+    for (let time = 0; time < times; time += 1) {
+      sizes = [...files.open(folder, path, offset)].map((piece) => piece.length);
+    }
+    return sizes;
+  },
+  "trial:read": (_, { folder, path }) => files.readText(folder, path),
   "trial:full": () => state.set("", 1),
 });
 

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from plugin import Handler
-from waypost_sdk import Call, CallError, gateway, state
+from waypost_sdk import Call, CallError, files, gateway, http, state
 
 
 @Handler.serves("trial:fail")
@@ -72,6 +72,57 @@ def crash(_: Call, __: Any) -> None:
 def loop(_: Call, message: Any) -> Any:
     message["self"] = message
     return message
+
+
+@Handler.serves("trial:ask")
+def ask(call: Call, message: Any) -> Any:
+    headers: list[tuple[str, str | http.Secret]] = [(name, value) for name, value in message.get("headers", [])]
+    if "bearer" in message:
+        headers += http.bearer(message["bearer"]).items()
+    body = {"json": message["json"]} if "json" in message else {"body": message.get("text", "")}
+    method, url = message.get("method", "GET"), message["url"]
+    with http.send(method, url, headers=headers, timeout_ms=message.get("millis"), **body) as answer:
+        match message.get("read", "text"):
+            case "pieces":
+                for piece in answer.pieces():
+                    call.emit(piece.decode("latin-1"))
+                return {"status": answer.status, "again": len(list(answer.pieces()))}
+            case "first":
+                return next(answer.pieces()).decode("latin-1")
+            case read:
+                kind, same = answer.header("Content-Type"), len(answer.headers) > 0
+                return {"status": answer.status, "kind": kind, "same": same, "body": getattr(answer.success(), read)()}
+
+
+@Handler.serves("trial:files")
+def work(_: Call, message: Any) -> Any:
+    folder, path = message["folder"], message["path"]
+    files.write(folder, path, message["text"])
+    info = files.stat(folder, path)
+    assert info is not None and info.changed is not None
+    seen = {
+        "stat": [info.kind, info.size, info.changed.year > 2020],
+        "none": files.stat(folder, "none"),
+        "list": [[entry.name, entry.kind, entry.size] for entry in files.list(folder)],
+        "text": files.read_text(folder, path),
+        "bytes": len(files.read(folder, path)),
+    }
+    files.remove(folder, path)
+    return seen
+
+
+@Handler.serves("trial:pieces")
+def pieces(_: Call, message: Any) -> list[int]:
+    sizes = []
+    for _time in range(message.get("times", 1)):
+        with files.open(message["folder"], message["path"], message["offset"]) as reader:
+            sizes = [len(piece) for piece in reader]
+    return sizes
+
+
+@Handler.serves("trial:read")
+def read(_: Call, message: Any) -> str:
+    return files.read_text(message["folder"], message["path"])
 
 
 @Handler.serves("trial:full")

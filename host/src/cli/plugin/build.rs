@@ -13,6 +13,7 @@ use clap::Args;
 use super::facts::Facts;
 use crate::cli::{Context, output};
 use crate::error::{Blame, Error, ErrorKind, Result};
+use crate::plugin::contract::loading;
 use crate::plugin::{Manifest, section};
 
 mod tools;
@@ -66,6 +67,7 @@ pub(super) async fn build(folder: &Path, out: Option<&Path>) -> Result<Facts> {
     let bytes = section::write(&named, &bytes, &text)?;
     let facts = Facts::of(&out, &bytes, manifest)?;
     facts.world.fits(&facts.manifest)?;
+    loading::check(&facts.manifest.id, &bytes)?;
     put(&out, &bytes).map_err(|error| {
         let message = format!("{named} cannot be written");
         Error::new(ErrorKind::Other, message)

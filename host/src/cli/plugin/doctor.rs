@@ -18,7 +18,7 @@ use crate::cli::{Context, output};
 use crate::config::{Config, Grants, Wall};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plugin::contract::examine::{Asking, Examined, examine};
-use crate::plugin::contract::{Contract, Finding, Problem, Side};
+use crate::plugin::contract::{Finding, Problem, Side, VERSION};
 use crate::plugin::{Manifest, Origin, Source, installed, section};
 use crate::text::{visible, visible_lines};
 
@@ -74,7 +74,7 @@ impl Report {
         json!({
             "component": self.what,
             "plugin": self.name,
-            "hub": { "version": env!("CARGO_PKG_VERSION"), "contract": contract() },
+            "hub": { "version": env!("CARGO_PKG_VERSION"), "contract": VERSION },
             "fits": self.fits(),
             "findings": self.examined.findings,
             "left_out": self.examined.left_out,
@@ -86,11 +86,10 @@ impl Report {
             Some(name) => format!("{} ({})", visible(name), visible(&self.what)),
             None => visible(&self.what),
         };
-        let contract = contract();
         if self.fits() {
-            return output::line(&format!("{what} fits this hub, whose contract is {contract}"));
+            return output::line(&format!("{what} fits this hub, whose contract is {VERSION}"));
         }
-        output::line(&format!("{what} does not fit this hub, whose contract is {contract}"))?;
+        output::line(&format!("{what} does not fit this hub, whose contract is {VERSION}"))?;
         for finding in &self.examined.findings {
             output::line("")?;
             show(finding)?;
@@ -120,12 +119,6 @@ fn show(finding: &Finding) -> Result<()> {
         None => {}
     }
     fact("  remedy", &visible(&finding.remedy))
-}
-
-/// The version of the contract of this binary: all its packages have one.
-fn contract() -> String {
-    let version = Contract::hub().version("waypost:plugin");
-    version.map(ToString::to_string).unwrap_or_default()
 }
 
 fn look(project: &Path, what: &str) -> Result<Report> {
@@ -185,13 +178,11 @@ fn look(project: &Path, what: &str) -> Result<Report> {
 
 /// The origin with which it is loaded on trial: in this process, and where nobody has decided yet with all that it asks for.
 fn loadable(project: &Path, manifest: &Manifest, origin: Origin, open: bool) -> Origin {
-    // Where things are does not matter here, only that they are somewhere.
-    let everything = || manifest.asks().placed(project);
     match origin {
         Origin::Installed { path, grant, .. } => Origin::Installed {
             path,
             wall: Wall::InProcess,
-            grant: if open { everything() } else { grant },
+            grant: if open { manifest.asks().placed(project) } else { grant },
         },
         Origin::Locked {
             source, signer, grant, ..

@@ -97,7 +97,7 @@ fn look(project: &Path, path: &Path) -> Result<(Facts, Verdict)> {
     let mut source = Source::read(path, wall, grant, largest)?;
     let facts = Facts::of(path, &source.bytes, source.manifest.clone())?;
     if entry.is_none() {
-        source = Source::read(path, wall, source.manifest.asks(), largest)?;
+        source = Source::read(path, wall, source.manifest.asks().placed(project), largest)?;
     }
     let alone = Alone::new(&config.limits)?;
     let loads = alone.load(&config.limits, source);
@@ -139,7 +139,7 @@ fn wanted(path: &Path, facts: &Facts) -> Result<String> {
     };
     let head = toml::to_string(&head)
         .map_err(|error| Error::new(ErrorKind::Internal, "an entry cannot be written").because(error))?;
-    let asks = facts.manifest.asks();
+    let asks = facts.manifest.asks().placed(Path::new("<where it is>"));
     let grant = if Term::all(&asks).is_empty() {
         String::new()
     } else {

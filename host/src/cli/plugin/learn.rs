@@ -32,7 +32,7 @@ mod tried;
   waypost plugin learn tickets                                     what it used since the hub loaded it
   waypost plugin learn tickets --apply                             the same, and takes what it did not use
   waypost plugin learn ./tickets.wasm --call ticket:find --message '{\"id\":7}'
-  waypost plugin learn ./tickets.wasm --call ticket:find --files docs=./docs
+  waypost plugin learn ./tickets.wasm --call ticket:find --grant files=docs=./docs
   waypost plugin learn my-tickets                                  a project: builds it and plays its cases
 
 An id stands for a loaded plugin; `--call` makes calls first, by the rules. A file is tried in a hub of its own, which works on
@@ -49,8 +49,8 @@ pub(in crate::cli) struct Learn {
     /// Its message, as JSON: one for each call in the same order, or none at all, which is {}.
     #[arg(long = "message", value_name = "JSON", requires = "calls")]
     messages: Vec<String>,
-    /// Where a folder is that a file asks for; may be repeated.
-    #[arg(long = "files", value_name = "NAME=PATH", requires = "calls")]
+    /// Where a folder, a program or a socket is that a file asks for, as in `files=docs=./docs`; may be repeated.
+    #[arg(long = "grant", value_name = "GRANT", requires = "calls")]
     places: Vec<String>,
     /// Where the code of a file runs; a worker process when nobody says.
     #[arg(long, value_enum)]
@@ -83,7 +83,7 @@ impl Learn {
         if !looks_like_a_path(&self.what) && !path.exists() {
             if let Some(place) = self.places.first() {
                 let message = format!(
-                    "`--files {place}` is for a file that is tried; a loaded plugin has the folders that it was granted"
+                    "`--grant {place}` is for a file that is tried; a loaded plugin has what it was granted"
                 );
                 return Err(Error::new(ErrorKind::Invalid, message));
             }

@@ -12,8 +12,8 @@ use super::{Contract, Finding, Function, Id, Interface, Name, Path, Problem, Sha
 /// The version of the SDKs that this binary carries.
 pub(super) const SDK: &str = env!("CARGO_PKG_VERSION");
 
-/// In what a component differs from what a hub offers to it and asks of it. `role` is the interface that it has to export.
-pub fn compare(hub: &Contract, component: &Contract, role: Option<&str>) -> Vec<Finding> {
+/// In what a component differs from what a hub offers to it and asks of it. `roles` are the interfaces that it has to export.
+pub fn compare(hub: &Contract, component: &Contract, roles: &[&str]) -> Vec<Finding> {
     let mut comparison = Comparison {
         hub,
         component,
@@ -26,10 +26,10 @@ pub fn compare(hub: &Contract, component: &Contract, role: Option<&str>) -> Vec<
             comparison.import(ours, theirs);
         }
     }
-    if let Some(ours) = hub.exports.iter().find(|ours| Some(ours.name.as_str()) == role)
-        && let Some(theirs) = comparison.exported(ours)
-    {
-        comparison.export(ours, theirs);
+    for ours in hub.exports.iter().filter(|ours| roles.contains(&ours.name.as_str())) {
+        if let Some(theirs) = comparison.exported(ours) {
+            comparison.export(ours, theirs);
+        }
     }
     comparison.types();
     comparison.found
@@ -111,8 +111,11 @@ impl<'a> Comparison<'a> {
             .exports
             .iter()
             .filter(|theirs| theirs.path.is(&ours.path));
+        // As the engine has it: this version, or else the newest of those that fit.
         let exact = all.clone().find(|theirs| theirs.path == ours.path);
-        if let Some(theirs) = exact.or_else(|| all.clone().find(|theirs| theirs.path.fits(&ours.path))) {
+        let fitting = || all.clone().filter(|theirs| theirs.path.fits(&ours.path));
+        if let Some(theirs) = exact.or_else(|| fitting().max_by(|one, other| one.path.version.cmp(&other.path.version)))
+        {
             return Some(theirs);
         }
         if let Some(theirs) = all.next() {

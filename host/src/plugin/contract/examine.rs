@@ -133,7 +133,7 @@ fn look(theirs: &Contract, asking: &Asking, findings: &mut Vec<Finding>) {
             "build it with the world of a role: handler, provider, agent or observer",
         ));
     }
-    findings.extend(compare(hub, theirs, role));
+    findings.extend(compare(hub, theirs, role.as_slice()));
     for import in &theirs.imports {
         let needed = imports::needed(&import.name).filter(|needed| !(needed.given)(asking.grants));
         if let Some(needed) = needed {

@@ -11,6 +11,8 @@ use crate::bundled;
 use crate::config::Grants;
 use crate::plugin::Role;
 
+mod frozen;
+
 const ROLES: [Role; 4] = [Role::Handler, Role::Provider, Role::Agent, Role::Observer];
 
 /// Everything of the contract that can change, each as one line of its text.
@@ -112,7 +114,7 @@ fn changed(place: &Place, change: Change) -> Vec<(&'static str, String)> {
 fn findings(hub: &Contract, component: &Contract) -> Vec<Finding> {
     ROLES
         .iter()
-        .flat_map(|role| compare(hub, component, Some(role.export())))
+        .flat_map(|role| compare(hub, component, &[role.export()]))
         .collect()
 }
 
@@ -121,7 +123,7 @@ fn the_packages_are_those_of_the_repository_and_all_that_is_in_them_is_found() {
     let hub = wit::read(&PACKAGES).unwrap();
     let names: Vec<String> = PACKAGES.iter().map(|(name, _)| format!("waypost:{name}")).collect();
     for name in &names {
-        assert_eq!(hub.version(name).map(ToString::to_string).as_deref(), Some("0.1.0"));
+        assert_eq!(hub.version(name).map(ToString::to_string).as_deref(), Some(VERSION));
     }
     let mut folders: Vec<String> = std::fs::read_dir("../wit")
         .unwrap()
@@ -156,24 +158,43 @@ fn versions_fit_as_the_engine_has_it() {
     }
 }
 
+/// The contract of today, with this in its text instead of that.
+fn with(instead: &str, this: &str) -> Contract {
+    let packages = PACKAGES.map(|(name, text)| (name, text.replace(instead, this)));
+    assert!(packages.iter().zip(PACKAGES).any(|((_, new), (_, old))| *new != old));
+    wit::read(&packages).unwrap()
+}
+
+/// A later contract: more in what plugins import, of every kind that may be more.
+fn later() -> Contract {
+    let packages = PACKAGES.map(|(name, text)| {
+        let text = text.replace("@0.1.0", "@0.1.1");
+        let text = text.replace(
+            "interface store {",
+            "interface store {
+                clear: func() -> result<_, call-error>;
+                enum speed { slow, fast }
+                how-fast: func() -> speed;
+                resource lock { take: static func(key: string) -> lock; }
+            ",
+        );
+        (
+            name,
+            text.replace("interface log {", "interface more { look: func(); }\ninterface log {"),
+        )
+    });
+    wit::read(&packages).unwrap()
+}
+
 #[test]
 fn a_later_version_with_more_in_it_takes_the_components_of_today() {
     let today = wit::read(&PACKAGES).unwrap();
-    let later: Vec<(&str, String)> = PACKAGES
-        .iter()
-        .map(|(name, text)| {
-            let text = text.replace("@0.1.0", "@0.1.1");
-            // More in what plugins import, of every kind that may be more.
-            let text = text.replace("interface store {", "interface store {\n    clear: func() -> result<_, call-error>;\n    enum speed { slow, fast }\n    how-fast: func() -> speed;\n");
-            (*name, text.replace("interface log {", "interface more { look: func(); }\ninterface log {"))
-        })
-        .collect();
-    let later = wit::read(&later).unwrap();
+    let later = later();
     for role in &later.exports {
-        assert_eq!(compare(&later, &today, Some(&role.name)), []);
+        assert_eq!(compare(&later, &today, &[&role.name]), []);
     }
     // The other way round what is new is named, and the hub is the older side.
-    let found = compare(&today, &later, None);
+    let found = compare(&today, &later, &[]);
     let items: Vec<_> = found.iter().map(|of| (of.problem, of.older)).collect();
     assert!(
         !items.is_empty() && items.iter().all(|(_, older)| *older == Some(Side::Hub)),
@@ -192,7 +213,7 @@ fn another_version_is_named_once_for_each_interface_and_says_who_is_older() {
         .collect();
     let other = wit::read(&other).unwrap();
     for (hub, component, older) in [(&today, &other, Side::Hub), (&other, &today, Side::Component)] {
-        let found = compare(hub, component, Some(&hub.exports[0].name));
+        let found = compare(hub, component, &[&hub.exports[0].name]);
         assert_eq!(found.len(), hub.imports.len() + 1, "{found:?}");
         for finding in found {
             assert_eq!(

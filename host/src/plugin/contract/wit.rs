@@ -6,8 +6,8 @@ use wit_parser::{Handle, Resolve, TypeDefKind, TypeId, TypeOwner};
 
 use super::{Contract, Function, Id, Interface, Name, Path, Shape};
 
-/// The packages of this binary, each behind those that it uses.
-pub(super) const PACKAGES: [(&str, &str); 10] = [
+/// The text of the packages of this binary, each behind those that it uses.
+pub const PACKAGES: [(&str, &str); 10] = [
     ("call", include_str!("../../../../wit/call/call.wit")),
     ("gateway", include_str!("../../../../wit/gateway/gateway.wit")),
     ("state", include_str!("../../../../wit/state/state.wit")),

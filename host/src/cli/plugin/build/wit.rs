@@ -9,6 +9,7 @@ use crate::cli::plugin::embedded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imports::NEEDED;
 use crate::plugin::Manifest;
+use crate::plugin::contract::contract;
 
 /// A folder of WIT, and the world in it.
 pub(super) struct Wit {
@@ -71,7 +72,7 @@ impl Wit {
 const WORLD: &str = "waypost-world";
 
 /// What every plugin may import.
-const ALWAYS: [&str; 2] = ["waypost:log/log@0.1.0", "waypost:gateway/answer@0.1.0"];
+const ALWAYS: [&str; 2] = [contract!("waypost:log/log"), contract!("waypost:gateway/answer")];
 
 /// The world that a manifest says.
 fn text(manifest: &Manifest) -> String {

@@ -13,7 +13,7 @@ use crate::config::{self, Config, Grants, Limits, Wall};
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::hub::Hub;
 use crate::plugin::learned::Learned;
-use crate::plugin::terms::{Term, listed};
+use crate::plugin::terms::{Term, example, listed};
 use crate::plugin::{Loaded, Manifest, Role, Source};
 
 /// Plays the cases of a project, with their fakes.
@@ -21,7 +21,7 @@ pub(super) async fn played(file: &Path, folder: &Path, limits: Limits) -> Result
     let manifest = manifest(file, &limits)?;
     if !manifest.asks().files.is_empty() {
         let message = format!(
-            "cases have no folders, and `{}` asks for some: make calls with `--call`, and say where they are with `--files`",
+            "cases have no folders, and `{}` asks for some: make calls with `--call`, and say where they are with `--grant`",
             manifest.id
         );
         return Err(Error::new(ErrorKind::Invalid, message));
@@ -124,30 +124,24 @@ fn fitting(manifest: &Manifest, made: Made) -> Result<Made> {
     Ok(Made { message, ..made })
 }
 
-/// All that a manifest asks for, with its folders where they are said to be.
+/// All that a manifest asks for, with what has a place where it is said to be.
 fn placed(manifest: &Manifest, places: &[String]) -> Result<Grants> {
     let wrong = |message: String| Error::new(ErrorKind::Invalid, message).blame(Blame::Caller);
-    let mut grants = manifest.asks();
+    let (id, asks) = (&manifest.id, manifest.asks());
+    let mut grants = asks.clone();
     for place in places {
-        let (name, path) = place
-            .split_once('=')
-            .filter(|(_, path)| !path.is_empty())
-            .ok_or_else(|| wrong(format!("`{place}` is no place of a folder; write `<name>=<path>`")))?;
-        let asks = listed(&Term::all(&manifest.asks()));
-        let folder = grants.files.iter_mut().find(|folder| folder.name == name);
-        let folder = folder.ok_or_else(|| {
-            wrong(format!(
-                "`{}` asks for no folder `{name}`; it asks for {asks}",
-                manifest.id
-            ))
-        })?;
-        folder.path = Some(path.into());
+        for term in Term::parse(place)? {
+            if !term.touches(&asks) {
+                let asks = listed(&Term::all(&asks));
+                return Err(wrong(format!("`{id}` does not ask for `{term}`; it asks for {asks}")));
+            }
+            term.settled()?.give(&mut grants);
+        }
     }
-    if let Some(folder) = grants.files.iter().find(|folder| folder.path.is_none()) {
+    if let Some(term) = Term::all(&grants).iter().find(|term| !term.has_place()) {
         return Err(wrong(format!(
-            "`{}` asks for the folder `{name}`: say where it is, as in `--files {name}=./{name}`",
-            manifest.id,
-            name = folder.name
+            "`{id}` asks for `{term}`: say where it is, as in `--grant {}`",
+            example(term.grant())
         )));
     }
     Ok(grants)
