@@ -203,6 +203,11 @@ fn components() -> Vec<(&'static str, Vec<u8>, &'static str)> {
              module: memory64 must be enabled for 64-bit memories (at offset …",
         ),
         (
+            "a memory that threads share",
+            Text::handler().memory("1 1 shared").bytes(),
+            "invalid: plugin `echo` is not a component that this engine accepts: …",
+        ),
+        (
             "many memories",
             Text::handler()
                 .items("(memory 1) (memory 1) (memory 1) (memory 1)")
@@ -282,7 +287,7 @@ async fn each_hostile_manifest_is_one_error_and_changes_nothing() {
             "an unknown grant",
             format!("{good}grants = {{ network = true }}\n").into_bytes(),
             "invalid: <project>/plugins/echo.toml, line 5: unknown field `network`, expected one of `gateway`, \
-             `state`, `workspace`, `claim`, `subscribe`, `http`, `secrets`, `env`, `files`",
+             `state`, `workspace`, `claim`, `subscribe`, `http`, `secrets`, `env`, `files`, `process`, `socket`",
         ),
         (
             "a limit that is no number",

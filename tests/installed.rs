@@ -204,7 +204,7 @@ async fn what_it_asks_for_is_decided_first() {
         (
             "add downloads --wall in-process --grant network",
             2,
-            "`network` is not a grant; there are gateway, state, workspace, claim, subscribe, http, secrets, env, files",
+            "`network` is not a grant; there are gateway, state, workspace, claim, subscribe, http, secrets, env, files, process, socket",
         ),
         (
             "add downloads --wall in-process --grant gateway=executeCommand",

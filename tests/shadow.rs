@@ -193,6 +193,34 @@ async fn a_shadow_changes_nothing() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     open.close().await;
 
+    let cat = std::path::Path::new("/bin/cat");
+    let sha256 = waypost::imports::process::digest(cat).unwrap();
+    let runner = Plugin::of("runner")
+        .asks("process = [{ name = \"cat\" }]")
+        .granted(&format!(
+            "process = [{{ name = \"cat\", path = {cat:?}, sha256 = {sha256:?} }}]"
+        ));
+    let dialer = Plugin::of("dialer")
+        .asks("socket = [{ name = \"s\" }]")
+        .granted("socket = [{ name = \"s\", path = \"/run/s\" }]");
+    for (plugin, message, what) in [
+        (runner, json!({ "program": "cat" }), "run programs"),
+        (dialer, json!({ "socket": "s" }), "talk to a socket"),
+    ] {
+        let open = project(&plugin).open().await;
+        open.reply("ticket", message).await;
+        let shown = mirrored(&open, 1).await;
+        let expected = format!("{REFUSED} {what}");
+        assert!(
+            places(&shown)
+                .iter()
+                .any(|(.., said)| said.is_some_and(|said| said.contains(&expected))),
+            "{what}: {:?}",
+            places(&shown)
+        );
+        open.close().await;
+    }
+
     let granted = format!("http = [\"{}\"]", server.url);
     let open = project(&Plugin::of("asker").grants(&granted)).open().await;
     for (number, (method, asked)) in (1..).zip([("POST", 0), ("DELETE", 0), ("GET", 1)]) {

@@ -31,6 +31,7 @@ use crate::log::sqlite::SqliteLog;
 use crate::log::{self, Append, EventLog, HUB, NewEvent, Noun, Record};
 use crate::plugin::health::Watched;
 use crate::plugin::lock::{Entry, Lock};
+use crate::plugin::worker::cgroup::Cgroups;
 use crate::plugin::{
     Carriers, Compiler, InProcess, Installed, Plugins, Shown, Source, Walls, Workers, carrier, worker,
 };
@@ -147,7 +148,13 @@ impl Hub {
         let folders = Arc::new(Folders::open(state.join("environments"), workspace)?);
         let desk = Arc::new(Desk::default());
         let engine = Arc::new(Engine::new(&config.limits, &state)?);
-        let plugins = Arc::new(Plugins::new(Arc::clone(&engine), Compiler::of(&config), &config.limits));
+        let cgroups = Arc::new(Cgroups::of(&state));
+        cgroups.sweep();
+        let plugins = Arc::new(Plugins::new(
+            Arc::clone(&engine),
+            Compiler::of(&config).in_groups(Arc::clone(&cgroups)),
+            &config.limits,
+        ));
         let installed = load_plugins(&plugins, &config, &root, &state).await?;
         let gateway = Arc::new(Gateway::new(Arc::clone(&log)));
         gateway.restore().await?;
@@ -192,7 +199,13 @@ impl Hub {
                 state_folder: state.canonicalize().unwrap_or_else(|_| state.clone()),
                 depth: config.limits.depth,
             });
-            let parts = worker::Parts::of(&config, Arc::clone(&services), Arc::clone(&plugins), Arc::clone(&log));
+            let parts = worker::Parts::of(
+                &config,
+                Arc::clone(&services),
+                Arc::clone(&plugins),
+                Arc::clone(&log),
+                cgroups,
+            );
             let made = workers.insert(Workers::new(parts));
             let walls = Walls::new(InProcess::new(engine, services), Arc::clone(made));
             Arc::new(Watched::new(Arc::new(walls), Arc::clone(&log)))

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
@@ -42,6 +41,7 @@ pub mod state;
 pub mod wasi;
 pub mod workspace;
 
+pub(crate) use log::MARK as LOG_MARK;
 pub use log::{Level, PluginLog};
 pub use wasi::RunFacts;
 
@@ -190,7 +190,7 @@ pub trait Far: Send + Sync {
 impl Carrier {
     fn say(&self, level: Level, text: &str) {
         match self {
-            Self::Here(context) => context.services.log.add(&context.plugin.id, level.as_str(), text),
+            Self::Here(context) => context.say(level, text),
             Self::There(far) => far.say(level, text),
         }
     }
@@ -248,8 +248,6 @@ pub struct CallContext {
     uses: Arc<Uses>,
     /// What it has open here.
     held: Mutex<Held>,
-    /// Bytes that a guest in a worker process may still log.
-    log_left: AtomicUsize,
 }
 
 /// What is fixed about a plugin from load to unload.
@@ -364,7 +362,6 @@ impl CallContext {
     ) -> Self {
         Self {
             held: Mutex::default(),
-            log_left: AtomicUsize::new(plugin.facts.limits.log.saturating_add(log::MARK)),
             rates: Arc::clone(plugin.rates(&call)),
             uses: Arc::clone(&plugin.uses),
             call,
@@ -377,7 +374,7 @@ impl CallContext {
 
     /// Answers what the guest of this call asks, as the one that the hub knows it to be, if it does not ask too often.
     pub async fn serve(&self, request: Request) -> Result<Reply, CallError> {
-        self.rates.admit(&self.plugin.id, &request, &*self.services).await?;
+        self.rates.admit(&self.plugin.id, &request, &self.services).await?;
         request.uses(&mut |grant, term| self.uses.note(&self.plugin.grants, grant, term));
         self.answer(request).await
     }
@@ -386,19 +383,9 @@ impl CallContext {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a line of the plugin's log from a worker process. Whether it may be that long: a worker that keeps to the rules
-    /// has cut it by the limit `log` already.
-    pub fn hear(&self, level: Level, text: &str) -> bool {
-        let cost = text.len().max(1);
-        let take = |left: usize| left.checked_sub(cost);
-        let fits = self
-            .log_left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .is_ok();
-        if fits {
-            self.services.log.add(&self.plugin.id, level.as_str(), text);
-        }
-        fits
+    /// Keeps a line of the plugin's log.
+    pub(crate) fn say(&self, level: Level, text: &str) {
+        self.services.log.add(&self.plugin.id, level.as_str(), text);
     }
 }
 

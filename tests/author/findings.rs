@@ -169,10 +169,10 @@ FAIL  c: fake - it made the call x 0 of 1 times
         cases(&format!(
             "[[case]]\nname = \"outside\"\ncall = \"a\"\nmessage = '{message}'\nreply = '{reply}'"
         ));
-        assert_eq!(
-            test("outside").await,
-            "[0]\nok    c: outside\n1 checks, 0 failed\n",
-            "{name}"
+        let shown = test("outside").await;
+        assert!(
+            shown.starts_with("[0]\nok    c: outside\n1 checks, 0 failed\n"),
+            "{name}: {shown}"
         );
     }
     guest(

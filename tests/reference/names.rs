@@ -3,6 +3,9 @@
 /// An item, and its names in Rust, JavaScript and Python. A function of a resource is named after a dot.
 pub type Names = (&'static str, [&'static str; 3]);
 
+/// What a language has where its SDK has no name of its own.
+const BARE: &str = "the import as it is";
+
 /// One line for each item; the trial fails on an item without one, and on a line without an item.
 pub const NAMES: &[Names] = &[
     (

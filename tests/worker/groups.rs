@@ -1,4 +1,4 @@
-//! What bounds a worker process from outside: its control group, which goes with it.
+//! What bounds a worker process from outside, and one that compiles: its control group, which goes with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::gone;
-use super::hostile::{children, config};
-use crate::harness::peer::Manner;
+use super::hostile::{children, config, refused};
+use crate::harness::peer::{Manner, real};
 use crate::harness::process::Serving;
 use crate::harness::{Plugin, Project};
 use crate::listed;
@@ -15,9 +15,10 @@ use crate::listed;
 listed![
     a_worker_that_takes_too_much_memory_is_killed_by_its_group_and_costs_its_own_calls_alone,
     a_worker_has_a_share_of_the_processors_and_a_group_that_goes_with_it,
+    what_takes_too_much_memory_to_compile_is_killed_by_its_group_and_leaves_none,
 ];
 
-/// The groups of workers that are made for this hub, by the trees that it has them in.
+/// The groups that are made for this hub, by the trees that it has them in.
 fn groups(state: &Path) -> Vec<PathBuf> {
     use sha2::Digest;
     let digest = sha2::Sha256::digest(state.canonicalize().unwrap().as_os_str().as_encoded_bytes());
@@ -142,4 +143,26 @@ async fn a_worker_has_a_share_of_the_processors_and_a_group_that_goes_with_it() 
         }
         gone(worker).await;
     }
+}
+
+async fn what_takes_too_much_memory_to_compile_is_killed_by_its_group_and_leaves_none() {
+    // Nothing of it is bounded but from outside: it keeps a line that has no end.
+    let project = Project::new()
+        .own_cache()
+        .programs(&real("worker"), "exec tail -n 1 /dev/zero")
+        .toml("[limits]\ncompile-memory = \"40MiB\"")
+        .plugin(&Plugin::of("echo").wall("worker"))
+        .written();
+    let state = project.root().join(".waypost");
+    let confinement = waypost::plugin::worker::probe(&config(), &state).await.unwrap();
+    if confinement.groups.memory.is_none() {
+        // Without a group nothing here would end it but the machine.
+        return;
+    }
+    assert_eq!(
+        refused(&project).await,
+        "limit: plugin `echo` was not compiled: the process that compiles it was killed for its memory; its limits are \
+         `compile-time` and `compile-memory` of [limits]"
+    );
+    assert_eq!(groups(&state), Vec::<PathBuf>::new());
 }

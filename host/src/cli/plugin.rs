@@ -65,7 +65,8 @@ pub(super) enum Plugin {
         /// Its id.
         id: String,
     },
-    /// Shows what calls into plugins came to since they were loaded, and who is left alone because it keeps trapping.
+    /// Shows what calls into plugins came to since they were loaded, who asked too often, and who is left alone because it keeps
+    /// trapping.
     Stats,
     /// Shows what came of the copies of reads that a plugin got as the shadow of a rule: counts, times, and the last
     /// differences between its answers and those that the callers got.

@@ -72,7 +72,8 @@ pub struct Limits {
     /// Processor time for compiling one plugin that is not built in; by the clock, three times as much. Default 60 s.
     #[serde(with = "duration")]
     pub compile_time: Duration,
-    /// Memory for compiling one, beside what the process reserves at its start. Default 2 GiB.
+    /// Memory for compiling one, beside what the process reserves at its start; its control group, where there is one, bounds what
+    /// the kernel keeps for it as well. Default 2 GiB.
     #[serde(with = "bytes")]
     pub compile_memory: usize,
     /// Copies of reads that shadows work on at the same time, and as many nested calls of theirs; more copies wait. They have

@@ -23,7 +23,7 @@ const KEPT: usize = 500;
 const LINE: usize = 4096;
 
 /// More than the mark takes that stands where a call's log was cut.
-pub(super) const MARK: usize = 256;
+pub(crate) const MARK: usize = 256;
 
 /// How loud a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,14 @@ impl CallLog {
     fn write(&self, to: &dyn Fn(Level, &str), level: Level, text: &str) {
         let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         budget.line(to, level, text);
+    }
+
+    /// The call has ended: what was printed without an end of line is a line, and nothing comes after it. Its standard output
+    /// is written by a task of its own, which may not have noticed yet.
+    fn end(&self, to: &dyn Fn(Level, &str)) {
+        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.flush(to);
+        budget.left = 0;
     }
 
     fn output(&self, to: &dyn Fn(Level, &str), bytes: &[u8]) {
@@ -220,11 +228,9 @@ impl AsyncWrite for Output {
     }
 }
 
-/// What a guest printed without an end of line is a line once its call has ended.
 impl Drop for CallState {
     fn drop(&mut self) {
-        let mut budget = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.flush(&|level, text| self.carrier.say(level, text));
+        self.log.end(&|level, text| self.carrier.say(level, text));
     }
 }
 
@@ -247,6 +253,18 @@ mod tests {
         call.write(&to, Level::Info, "never");
         let mark = "[the rest of this call's log is dropped: 10 bytes is the limit `log` of [limits.plugin]]";
         assert_eq!(texts(&log), ["12345", "6789", "a", mark]);
+    }
+
+    #[test]
+    fn nothing_is_said_after_the_end_of_the_call() {
+        let (log, plugin) = (PluginLog::default(), Arc::from("p"));
+        let to = |level: Level, text: &str| log.add(&plugin, level.as_str(), text);
+        let call = CallLog::new(100);
+        call.output(&to, b"line\nno end of line");
+        call.end(&to);
+        call.output(&to, b"late\nlater\n");
+        call.write(&to, Level::Info, "late");
+        assert_eq!(texts(&log), ["line", "no end of line"]);
     }
 
     proptest! {

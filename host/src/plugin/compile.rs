@@ -2,8 +2,8 @@
 //!
 //! The hub's side is [`Compiler`], the other one [`main`], which is `waypost compile`: a component on standard input, its
 //! compiled code on standard output. So a component that makes the compiler run for ever, take all memory or break costs one
-//! error. What comes back counts as the plugin's own code: it is kept under the hub's keyed hash ([`crate::engine::cache`])
-//! and runs where the operator lets the plugin run.
+//! error; where the hub may make control groups, it has one. What comes back counts as the plugin's own code: it is kept under
+//! the hub's keyed hash ([`crate::engine::cache`]) and runs where the operator lets the plugin run.
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -21,6 +21,7 @@ use wasmtime::component::Component;
 use super::contract::loading;
 use super::link;
 use super::manifest::Role;
+use super::worker::cgroup::{Bounds, Cgroups, Held};
 use super::worker::confine::{self, Bound};
 use super::worker::process::{in_words, this_binary};
 use super::worker::wire::{self, Fault, HEAD, Load, Start};
@@ -45,6 +46,9 @@ pub struct Compiler {
     program: PathBuf,
     start: Start,
     time: Duration,
+    bounds: Bounds,
+    /// Where its processes get groups of their own.
+    groups: Option<Arc<Cgroups>>,
 }
 
 /// The first that a compiling process is told.
@@ -59,8 +63,8 @@ struct Task {
 /// The first that it says.
 #[derive(Debug, Serialize, Deserialize)]
 enum Verdict {
-    /// Code follows.
-    Compiled,
+    /// So many bytes of code follow.
+    Compiled(u64),
     /// The compiler says that this is no component.
     NotAComponent(String),
     /// It is one, but cannot be a plugin of this hub.
@@ -87,6 +91,17 @@ impl Compiler {
                 ..Start::of(limits, 1)
             },
             time: limits.compile_time,
+            bounds: Bounds::of_compiler(limits),
+            groups: None,
+        }
+    }
+
+    /// The same, with each of its processes in a group of its own.
+    #[must_use]
+    pub fn in_groups(self, groups: Arc<Cgroups>) -> Self {
+        Self {
+            groups: Some(groups),
+            ..self
         }
     }
 
@@ -110,8 +125,12 @@ impl Compiler {
                 .because(error)
         };
         let child = self.spawn().map_err(cannot)?;
-        match exchange(child, head, Arc::clone(bytes), self.time.saturating_mul(PATIENCE)).map_err(cannot)? {
-            Ok((Verdict::Compiled, code)) => Ok(code),
+        // Before anything is said to it.
+        let groups = self.groups.as_ref();
+        let held = groups.map_or_else(Held::default, |groups| groups.hold(child.id(), &self.bounds));
+        let patience = self.time.saturating_mul(PATIENCE);
+        match exchange(child, &held, head, Arc::clone(bytes), patience).map_err(cannot)? {
+            Ok((Verdict::Compiled(_), code)) => Ok(code),
             Ok((Verdict::NotAComponent(reason), _)) => Err(cache::not_a_component(&facts.id, bytes, &reason)),
             Ok((Verdict::Unfit(error), _)) => Err(error.into()),
             Ok((Verdict::Failed(why), _)) => {
@@ -149,6 +168,7 @@ impl Compiler {
 /// Hands over the component and takes what comes back: a verdict and code, or how the process ended without one.
 fn exchange(
     mut child: Child,
+    held: &Held,
     head: Vec<u8>,
     bytes: Arc<[u8]>,
     most: Duration,
@@ -163,6 +183,7 @@ fn exchange(
     let status = child.wait()?;
     Ok(match answer? {
         None => Err(format!("was not done after {most:?}")),
+        Some(Err(_)) if held.out_of_memory() => Err("was killed for its memory".to_owned()),
         Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err("answered something else".to_owned()),
         Some(Err(_)) => Err(in_words(status)),
         Some(Ok(said)) => Ok(said),
@@ -187,8 +208,8 @@ fn talk(
         let answer = read_frame::<Verdict>(&mut from).and_then(|verdict| {
             let mut code = Vec::new();
             let read = from.take(CODE as u64 + 1).read_to_end(&mut code)?;
-            // What is cut short is no code.
-            if read > CODE {
+            // What is cut short is no code: it may have ended in the middle.
+            if read > CODE || matches!(verdict, Verdict::Compiled(whole) if whole != read as u64) {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             Ok((verdict, code))
@@ -261,7 +282,7 @@ fn compile(wasmtime: &wasmtime::Engine, task: &Task, bytes: &[u8]) -> (Verdict, 
         return (Verdict::Unfit(error.into()), Vec::new());
     }
     match component.serialize() {
-        Ok(code) => (Verdict::Compiled, code),
+        Ok(code) => (Verdict::Compiled(code.len() as u64), code),
         Err(error) => (
             Verdict::Failed(format!("its code cannot be written: {error:#}")),
             Vec::new(),

@@ -17,8 +17,9 @@ use super::signature::{self, Signed};
 use super::store::Store;
 use super::terms::{Term, listed};
 use super::{Loaded, Manifest, Origin, Plugins, Source, manifest_of};
-use crate::config::{self, Config, Wall};
+use crate::config::{self, Config, Grants, Program, Wall};
 use crate::error::{Error, ErrorKind, Result};
+use crate::imports::process::digest;
 
 mod add;
 mod compared;
@@ -260,7 +261,8 @@ impl Installed {
             ];
             for (which, release) in releases {
                 let Some(release) = release else { continue };
-                let problem = self.open(entry, release, &config).err();
+                let opened = self.open(entry, release, &config);
+                let problem = opened.and_then(|_| unchanged(&entry.id, &release.grant)).err();
                 found.push(Verified {
                     id: entry.id.clone(),
                     which,
@@ -391,6 +393,25 @@ impl Installed {
         };
         Some(Error::new(ErrorKind::Invalid, message))
     }
+}
+
+/// Refuses programs that are not any more what was granted.
+fn unchanged(id: &str, grant: &Grants) -> Result<()> {
+    for Program { name, path, sha256, .. } in &grant.process {
+        let (Some(path), Some(granted)) = (path, sha256) else {
+            continue;
+        };
+        let there = digest(path)?;
+        if there != *granted {
+            let message = format!(
+                "the program `{name}` has changed: granted was the SHA-256 {granted}, and {path} has {there}; if it may be run, \
+                 `waypost plugin grant {id} process={name}={path}` says so",
+                path = path.display()
+            );
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
+    }
+    Ok(())
 }
 
 fn once(mut all: Vec<Term>, term: Term) -> Vec<Term> {

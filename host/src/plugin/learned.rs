@@ -295,7 +295,11 @@ mod tests {
                 "files=docs=/d:write |  | ",
             ),
             (
-                vec!["process=git=/usr/bin/git", "process=sh=/bin/sh", "socket=engine=/run/e.sock"],
+                vec![
+                    "process=git=/usr/bin/git",
+                    "process=sh=/bin/sh",
+                    "socket=engine=/run/e.sock",
+                ],
                 vec!["process=git"],
                 vec!["process"],
                 "process=git=/usr/bin/git | process=sh=/bin/sh, socket=engine=/run/e.sock | ",

@@ -2,7 +2,7 @@
 //!
 //! A worker is this binary with the hidden verb `worker`, one socket to the hub and nothing else. It is started on the first
 //! call, ended when it is idle or the hub ends, and what goes wrong in it ends its own calls alone. What it says is hostile
-//! (`worker/line.rs`); what it is made of inside, and how it confines itself, is in `worker/inside.rs` and
+//! (`worker/heard.rs`, `worker/line.rs`); what it is made of inside, and how it confines itself, is in `worker/inside.rs` and
 //! `worker/confine.rs`. Not here: what a call into a plugin is ([`super::execute`]).
 
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ use crate::run::journal::Journal;
 
 pub mod cgroup;
 pub mod confine;
+pub mod heard;
 pub mod inside;
 mod line;
 mod pipe;
@@ -67,17 +68,21 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Those of a hub with this configuration, which has the lock of its state directory.
-    pub fn of(config: &Config, services: Arc<Services>, plugins: Arc<Plugins>, log: Arc<dyn EventLog>) -> Self {
-        let cgroups = Cgroups::of(&services.state_folder);
-        cgroups.sweep();
+    /// Those of a hub with this configuration.
+    pub fn of(
+        config: &Config,
+        services: Arc<Services>,
+        plugins: Arc<Plugins>,
+        log: Arc<dyn EventLog>,
+        cgroups: Arc<Cgroups>,
+    ) -> Self {
         Self {
             services,
             plugins,
             log,
             program: config.worker.program.clone(),
             require: config.worker.require.clone(),
-            cgroups: Arc::new(cgroups),
+            cgroups,
             limits: config.limits.clone(),
         }
     }
@@ -360,7 +365,7 @@ async fn open(
     let program = program.clone().unwrap_or_else(process::this_binary);
     let cannot = |error: std::io::Error| format!("{} cannot be run: {error}", program.display());
     let opened = async {
-        let bounds = Bounds::of(limits);
+        let bounds = Bounds::of_worker(limits);
         let started = Process::start(&program, "worker", cgroups, bounds).await;
         let (process, socket) = started.map_err(cannot)?;
         let groups = process.groups();

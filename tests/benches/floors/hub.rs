@@ -18,6 +18,7 @@ use waypost::engine::Engine;
 use waypost::environment::folders::Folders;
 use waypost::gateway::Gateway;
 use waypost::imports::http::{Network, SystemResolver};
+use waypost::imports::process::Room;
 use waypost::imports::{PluginLog, Services};
 use waypost::joined::Joined;
 use waypost::log::memory::MemoryLog;

@@ -86,6 +86,7 @@ impl Add {
             source,
             yes: false,
             grants,
+            id: None,
             wall,
             route: false,
             signature: None,

@@ -82,9 +82,8 @@ impl Learn {
         let path = PathBuf::from(&self.what);
         if !looks_like_a_path(&self.what) && !path.exists() {
             if let Some(place) = self.places.first() {
-                let message = format!(
-                    "`--grant {place}` is for a file that is tried; a loaded plugin has what it was granted"
-                );
+                let message =
+                    format!("`--grant {place}` is for a file that is tried; a loaded plugin has what it was granted");
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
             return Client::with(&context.project, async |client| {
@@ -234,7 +233,7 @@ impl Learn {
         if matches!(self.wall, Some(Place::InProcess)) {
             words.extend(["--wall".to_owned(), "in-process".to_owned()]);
         }
-        shell_words::join(words)
+        typed(words.iter().map(String::as_str))
     }
 }
 
@@ -281,6 +280,19 @@ async fn ask(client: &Client, made: &Made) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// Words as a person types them: quoted where a shell would read them otherwise.
+fn typed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let plain = |word: &str| {
+        word.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c))
+    };
+    let typed = words.into_iter().map(|word| match plain(word) {
+        true => word.into(),
+        false => shell_words::quote(word),
+    });
+    typed.collect::<Vec<_>>().join(" ")
+}
+
 /// Whether nothing can be taken from it.
 fn is_small(learned: &Learned) -> bool {
     learned.revoke.is_empty() && learned.grant.is_empty()
@@ -298,7 +310,7 @@ fn lines(learned: &Learned) -> Result<Vec<String>> {
     }
     let line = |verb: &str, grants: &[String]| {
         let words = ["waypost", "plugin", verb, &learned.id].into_iter();
-        (!grants.is_empty()).then(|| shell_words::join(words.chain(grants.iter().map(String::as_str))))
+        (!grants.is_empty()).then(|| typed(words.chain(grants.iter().map(String::as_str))))
     };
     let lines = [line("revoke", &learned.revoke), line("grant", &learned.grant)];
     Ok(lines.into_iter().flatten().collect())

@@ -207,9 +207,9 @@ impl Installed {
         // they may be anywhere.
         let undecided = !wanted.commit && old.is_none() && wanted.decision == Decision::Open;
         let tried = if held || undecided {
-            asks.clone().placed(&self.root)
+            asks.placed(&self.root)
         } else {
-            given.clone()
+            given
         };
         let loaded = self.tried(&entry, manifest.clone(), &bytes, &tried).map_err(|error| {
             if lacks && !held && error.kind == ErrorKind::Denied {

@@ -1,5 +1,5 @@
-//! Control groups: the kernel's own bound of what a worker process takes of the machine, one group for each worker, made
-//! under that of the hub where the hub may.
+//! Control groups: the kernel's own bound of what a worker process takes of the machine, or one that compiles: a group for
+//! each, made under that of the hub where the hub may.
 //!
 //! The limits that a process sets itself (`worker/confine.rs`) hold everywhere, and refuse memory in order; a group holds for
 //! what they do not count as well: shared memory, page tables, what waits in sockets, and processor time. Of the two versions
@@ -18,7 +18,7 @@ use crate::config::Limits;
 /// The group that a hub puts itself into, where a group may hold either processes or other groups.
 const OWN: &str = "waypost-hub";
 
-/// What a worker has of memory beside its limit, in bytes: the program, and what it starts with.
+/// What a process has of memory beside its limit, in bytes: the program, and what it starts with.
 const BESIDE: u64 = 64 << 20;
 
 /// The period of which a worker gets a part, in microseconds.
@@ -62,7 +62,7 @@ struct Tree {
     bounds: Vec<What>,
 }
 
-/// Where the groups of a hub's workers are made.
+/// Where the groups of a hub's workers and compilers are made.
 #[derive(Debug)]
 pub struct Cgroups {
     trees: Vec<Tree>,
@@ -71,7 +71,7 @@ pub struct Cgroups {
     made: AtomicU64,
 }
 
-/// How much a worker may have.
+/// How much a process may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     memory: u64,
@@ -81,10 +81,18 @@ pub struct Bounds {
 
 impl Bounds {
     /// Of a hub's workers.
-    pub fn of(limits: &Limits) -> Self {
+    pub fn of_worker(limits: &Limits) -> Self {
         Self {
             memory: (limits.worker_memory as u64).saturating_add(BESIDE),
             cpu: limits.worker_cpu.map(|percent| percent as u64),
+        }
+    }
+
+    /// Of a process that compiles; it has a limit of its own for its processor time.
+    pub fn of_compiler(limits: &Limits) -> Self {
+        Self {
+            memory: (limits.compile_memory as u64).saturating_add(BESIDE),
+            cpu: None,
         }
     }
 }
@@ -146,7 +154,7 @@ impl Held {
     }
 
     /// Whether the kernel has killed it for its memory.
-    pub(super) fn out_of_memory(&self) -> bool {
+    pub(in crate::plugin) fn out_of_memory(&self) -> bool {
         self.groups.iter().any(|(version, what, folder)| {
             let file = match (version, what) {
                 (Version::One, What::Memory) => "memory.oom_control",
@@ -198,7 +206,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The group under which those of the workers are made.
+    /// The group under which all of them are made.
     fn base(&self) -> PathBuf {
         match self.folder.parent() {
             Some(parent) if self.folder.ends_with(OWN) => parent.to_owned(),

@@ -3,7 +3,7 @@
 //!
 //! The two directions are two types, since the two ends do not trust each other alike: a worker does what an [`Order`]
 //! says, the hub believes nothing of a [`Word`]. A worker names calls by numbers that the hub gave out; there is no way to
-//! name a principal, a plugin or a grant. Not here: which word may come when (`worker/line.rs`).
+//! name a principal, a plugin or a grant. Not here: which word may come when (`worker/heard.rs`).
 
 use std::fmt;
 use std::sync::Arc;

@@ -74,22 +74,3 @@ fn components_of_today_fit_a_hub_that_has_more_and_not_one_that_changed_somethin
         assert_eq!(used, 1, "the handler reads what it keeps");
     }
 }
-
-#[test]
-fn measure() {
-    for file in [
-        "../tests/contracts/0.1.0/handler.wasm",
-        "/tmp/fz/js/made.wasm",
-        "/tmp/fz/py/made.wasm",
-    ] {
-        let bytes = fs::read(file).unwrap();
-        for _ in 0..3 {
-            let at = std::time::Instant::now();
-            super::super::loading::check("x", &bytes).unwrap();
-            eprintln!("MEASURE {file} {} bytes: {:?}", bytes.len(), at.elapsed());
-        }
-    }
-    let at = std::time::Instant::now();
-    drop(wit::read(&PACKAGES));
-    eprintln!("MEASURE the hub's contract: {:?}", at.elapsed());
-}
