@@ -18,7 +18,7 @@ use crate::harness::{Open, Plugin, Project, guests, trial};
 mod outside;
 mod template;
 
-use template::{Language, NAME, Template, done, files};
+use template::{CALLS, Language, NAME, Template, done, files};
 
 /// How long a trial may take, with the compilation of the largest guest.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -96,10 +96,7 @@ impl Built {
         let template = Template::of(language, role);
         template.test();
         let template = match role {
-            "handler" => template
-                .within("trial")
-                .manifest_with("serves = [", "serves = [\"trial\", ")
-                .manifest_with("[grants]\n", &format!("[grants]\n{CALLS}\n{}\n", outside::ASKS)),
+            "handler" => Template::trial(language),
             _ => template,
         };
         Self {
@@ -124,9 +121,6 @@ impl Built {
             ))
     }
 }
-
-/// The calls that the handler of the trials may make.
-const CALLS: &str = "gateway = [\"fsEvent:readFile\", \"chunks\", \"sleeper\", \"confirmationRequest\"]";
 
 /// What the plugin said, in its log.
 fn said(open: &Open) -> String {

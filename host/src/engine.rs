@@ -16,6 +16,8 @@ use crate::config::Limits;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imports::CallState;
 
+use cache::Hashed;
+
 pub mod cache;
 pub mod meter;
 
@@ -61,18 +63,23 @@ impl Engine {
     }
 
     /// Compiles a component, or takes its compiled code from the cache. Blocks while it compiles.
-    pub fn component(&self, name: &str, bytes: &[u8]) -> Result<Component> {
-        self.cache()?.component(&self.wasmtime, name, bytes)
+    pub fn component(&self, name: &str, source: &Hashed<'_>) -> Result<Component> {
+        self.cache()?.component(&self.wasmtime, name, source)
     }
 
     /// The component of what a stranger wrote, compiled elsewhere, to run in this process nevertheless.
-    pub(crate) fn trusted(&self, name: &str, bytes: &[u8], compile: impl Fn() -> Result<Vec<u8>>) -> Result<Component> {
-        self.cache()?.trusted(&self.wasmtime, name, bytes, compile)
+    pub(crate) fn trusted(
+        &self,
+        name: &str,
+        source: &Hashed<'_>,
+        compile: impl Fn() -> Result<Vec<u8>>,
+    ) -> Result<Component> {
+        self.cache()?.trusted(&self.wasmtime, name, source, compile)
     }
 
     /// The compiled code of what a stranger wrote, compiled elsewhere; it is not loaded here.
-    pub(crate) fn code(&self, bytes: &[u8], compile: impl Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
-        self.cache()?.code(&self.wasmtime, bytes, compile)
+    pub(crate) fn code(&self, source: &Hashed<'_>, compile: impl Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        self.cache()?.code(&self.wasmtime, source, compile)
     }
 
     fn cache(&self) -> Result<&cache::Cache> {

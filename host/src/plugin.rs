@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
 use crate::call::{Call, CallError, CallName, covers};
 use crate::config::{Limits, PluginLimits, Wall};
 use crate::engine::Engine;
-use crate::engine::cache::hex;
+use crate::engine::cache::Hashed;
 use crate::error::{Blame, Error, ErrorKind, Result};
 use crate::imports::{self, Facts};
 
@@ -107,7 +106,7 @@ enum Code {
     /// Linked, to run in this process.
     Linked(link::Linked),
     /// Compiled, for a worker process.
-    Compiled(Arc<[u8]>),
+    Compiled(Arc<Vec<u8>>),
 }
 
 /// What `waypost plugin ls` shows of one plugin.
@@ -367,10 +366,11 @@ impl Plugins {
         // What a stranger wrote is not compiled in this process.
         let compile = || self.compiler.compile(role, &facts, &bytes);
         let link = |component| link::link(self.engine.wasmtime(), role, &facts, &component).map(Code::Linked);
+        let source = Hashed::of(&bytes);
         let code = match (&origin, origin.wall()) {
-            (Origin::Bundled, _) => link(self.engine.component(&facts.id, &bytes)?)?,
-            (_, Wall::InProcess) => link(self.engine.trusted(&facts.id, &bytes, compile)?)?,
-            (_, Wall::Worker) => Code::Compiled(self.engine.code(&bytes, compile)?.into()),
+            (Origin::Bundled, _) => link(self.engine.component(&facts.id, &source)?)?,
+            (_, Wall::InProcess) => link(self.engine.trusted(&facts.id, &source, compile)?)?,
+            (_, Wall::Worker) => Code::Compiled(Arc::new(self.engine.code(&source, compile)?)),
         };
         // The compiler has words of its own for bytes that have no world; where it takes them, nothing was checked.
         let world = world?;
@@ -383,7 +383,7 @@ impl Plugins {
             needs: needs.collect(),
             uses: Arc::default(),
             rates: rates(&self.rate),
-            digest: hex(&Sha256::digest(&bytes)),
+            digest: source.hex(),
             places: Semaphore::new(facts.limits.concurrency),
             queue: Semaphore::new(facts.limits.queue),
             reserve: Semaphore::new(facts.limits.concurrency),
@@ -430,7 +430,7 @@ impl Loaded {
         }
     }
 
-    fn compiled(&self) -> Result<&Arc<[u8]>, CallError> {
+    fn compiled(&self) -> Result<&Arc<Vec<u8>>, CallError> {
         match &self.code {
             Code::Compiled(code) => Ok(code),
             Code::Linked(_) => Err(self.other_side()),

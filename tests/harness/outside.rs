@@ -106,19 +106,25 @@ pub const COMPONENTIZE_PY: Tool = Tool {
 impl Tool {
     /// A trial that needs this tool.
     pub fn trial(&'static self, name: &str, test: impl FnOnce(&Path) -> Result<(), Failed> + Send + 'static) -> Trial {
+        match self.lacks() {
+            None => Trial::test(name, move || test(&self.installed()?)),
+            Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
+        }
+    }
+
+    /// Why it cannot be used; none when it is there or may be installed.
+    pub fn lacks(&self) -> Option<String> {
         let ci = std::env::var_os("CI").is_some();
         let may_install = ci || std::env::var("WAYPOST_INSTALL").is_ok_and(|value| value == "1");
         let there = self.there();
         if there || may_install && (ci || on_path(self.needs)) || !ci && on_path(self.needs) && self.allowed() {
-            return Trial::test(name, move || test(&self.installed()?));
+            return None;
         }
-        let why = if on_path(self.needs) {
-            "set WAYPOST_INSTALL=1 to install it"
+        Some(if on_path(self.needs) {
+            format!("missing: {}; set WAYPOST_INSTALL=1 to install it", self.name)
         } else {
-            "install it, and set WAYPOST_INSTALL=1"
-        };
-        let lacks = if on_path(self.needs) { self.name } else { self.needs };
-        missing(name, lacks, why)
+            format!("missing: {}; install it, and set WAYPOST_INSTALL=1", self.needs)
+        })
     }
 
     /// Asks the person at the terminal; nobody there, or a mere listing, is a no.

@@ -6,9 +6,6 @@ use super::{Built, Language, NAME};
 use crate::harness::Open;
 use crate::harness::server::Server;
 
-/// What the handler of the trials asks for beside its calls.
-pub(super) const ASKS: &str = "http = [\"http://127.0.0.1\"]\nsecrets = [\"github\"]\nfiles = [{ name = \"docs\" }, { name = \"cache\", write = true }]";
-
 pub(super) async fn handler(language: Language, built: Built) {
     let server = Server::start().await;
     let granted = format!(

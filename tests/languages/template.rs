@@ -17,6 +17,12 @@ use crate::harness::outside::{COMPONENTIZE_PY, JCO, Tool};
 /// The name that a project gets.
 pub const NAME: &str = "my-thing";
 
+/// The calls that the handler of the trials may make.
+pub const CALLS: &str = "gateway = [\"fsEvent:readFile\", \"chunks\", \"sleeper\", \"confirmationRequest\"]";
+
+/// What the handler of the trials asks for beside its calls.
+pub const ASKS: &str = "http = [\"http://127.0.0.1\"]\nsecrets = [\"github\"]\nfiles = [{ name = \"docs\" }, { name = \"cache\", write = true }]";
+
 /// A language that guests are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
@@ -142,6 +148,14 @@ impl Template {
             manifest,
             entry: "plugin",
         }
+    }
+
+    /// The handler with what the trials ask of it beside what its template serves.
+    pub fn trial(language: Language) -> Self {
+        Self::of(language, "handler")
+            .within("trial")
+            .manifest_with("serves = [", "serves = [\"trial\", ")
+            .manifest_with("[grants]\n", &format!("[grants]\n{CALLS}\n{ASKS}\n"))
     }
 
     /// With this guest as its entry, which has the template's own in it.

@@ -20,6 +20,25 @@ use crate::plugin::contract::PACKAGES;
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
 
+/// A component with its SHA-256, which takes a while for a large one and is needed more than once.
+pub struct Hashed<'a> {
+    bytes: &'a [u8],
+    digest: [u8; 32],
+}
+
+impl<'a> Hashed<'a> {
+    /// These bytes.
+    pub fn of(bytes: &'a [u8]) -> Self {
+        let digest = Sha256::digest(bytes).into();
+        Self { bytes, digest }
+    }
+
+    /// The digest, in hexadecimal.
+    pub fn hex(&self) -> String {
+        hex(&self.digest)
+    }
+}
+
 /// The folder of compiled code and the key that vouches for it.
 pub struct Cache {
     folder: PathBuf,
@@ -58,8 +77,9 @@ impl Cache {
     }
 
     /// The component of these bytes: from the cache when its entry can be trusted, else compiled here and kept.
-    pub fn component(&self, engine: &Engine, name: &str, bytes: &[u8]) -> Result<Component> {
-        let entry = Entry::of(&self.folder, engine, bytes);
+    pub fn component(&self, engine: &Engine, name: &str, source: &Hashed<'_>) -> Result<Component> {
+        let bytes = source.bytes;
+        let entry = Entry::of(&self.folder, engine, source);
         if let Some(component) = self.load(&entry).and_then(|code| trusted(engine, name, &code)) {
             return Ok(component);
         }
@@ -78,10 +98,10 @@ impl Cache {
         &self,
         engine: &Engine,
         name: &str,
-        bytes: &[u8],
+        source: &Hashed<'_>,
         compile: impl Fn() -> Result<Vec<u8>>,
     ) -> Result<Component> {
-        let entry = Entry::of(&self.folder, engine, bytes);
+        let entry = Entry::of(&self.folder, engine, source);
         if let Some(component) = self.load(&entry).and_then(|code| trusted(engine, name, &code)) {
             return Ok(component);
         }
@@ -95,8 +115,8 @@ impl Cache {
 
     /// The compiled code of these bytes: from the cache when its entry can be trusted, else compiled elsewhere and kept. It
     /// is not loaded here.
-    pub fn code(&self, engine: &Engine, bytes: &[u8], compile: impl Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
-        let entry = Entry::of(&self.folder, engine, bytes);
+    pub fn code(&self, engine: &Engine, source: &Hashed<'_>, compile: impl Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let entry = Entry::of(&self.folder, engine, source);
         if let Some(code) = self.load(&entry) {
             return Ok(code);
         }
@@ -106,9 +126,11 @@ impl Cache {
     }
 
     fn load(&self, entry: &Entry) -> Option<Vec<u8>> {
-        let mut code = fs::read(&entry.path).ok()?;
-        let stored: [u8; MAC_BYTES] = code.get(..MAC_BYTES)?.try_into().ok()?;
-        code.drain(..MAC_BYTES);
+        let mut file = fs::File::open(&entry.path).ok()?;
+        let mut stored = [0; MAC_BYTES];
+        file.read_exact(&mut stored).ok()?;
+        let mut code = Vec::new();
+        file.read_to_end(&mut code).ok()?;
         self.hash(entry, &code)?.verify(&stored.into()).ok()?;
         Some(code)
     }
@@ -147,8 +169,8 @@ struct Entry {
 }
 
 impl Entry {
-    fn of(folder: &Path, engine: &Engine, bytes: &[u8]) -> Self {
-        let source: [u8; 32] = Sha256::digest(bytes).into();
+    fn of(folder: &Path, engine: &Engine, source: &Hashed<'_>) -> Self {
+        let source = source.digest;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         // Before it was compiled it was found to fit this contract; for another one, or by another hub, that is found out again.
@@ -250,12 +272,12 @@ mod tests {
     fn an_entry_counts_only_with_every_byte_in_place() {
         let folder = tempfile::tempdir().unwrap();
         let engine = Engine::default();
-        let bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        let source = Hashed::of(b"\0asm\x0d\0\x01\0");
         let cache = Cache::open(folder.path()).unwrap();
-        cache.component(&engine, "x", &bytes).unwrap();
+        cache.component(&engine, "x", &source).unwrap();
         let path = entry(folder.path());
         let good = fs::read(&path).unwrap();
-        let mut entry = Entry::of(folder.path(), &engine, &bytes);
+        let mut entry = Entry::of(folder.path(), &engine, &source);
         assert_eq!(entry.path, path);
         assert!(cache.load(&entry).is_some());
         entry.compatible ^= 1;
@@ -269,7 +291,7 @@ mod tests {
         }
         fs::write(&path, &good[..MAC_BYTES / 2]).unwrap();
         assert!(cache.load(&entry).is_none(), "cut short");
-        cache.component(&engine, "x", &bytes).unwrap();
+        cache.component(&engine, "x", &source).unwrap();
         assert_eq!(
             fs::read(&path).unwrap().len(),
             good.len(),

@@ -47,6 +47,12 @@ pub(crate) fn median(mut samples: Vec<f64>) -> f64 {
         .unwrap_or_default()
 }
 
+/// The slowest of a hundred: what all but one in a hundred of these times keep to.
+pub(crate) fn p99(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() * 99 / 100).copied().unwrap_or_default()
+}
+
 /// How many turns one half of a pair has. Finding out warms caches, pools and branch predictors.
 async fn turns<F: Future<Output = Outcome<()>>>(work: &mut impl FnMut() -> F) -> Outcome<u32> {
     let began = Instant::now();
@@ -58,7 +64,11 @@ async fn turns<F: Future<Output = Outcome<()>>>(work: &mut impl FnMut() -> F) ->
     Ok((turns / 4).max(1))
 }
 
-async fn nanoseconds<F: Future<Output = Outcome<()>>>(work: &mut impl FnMut() -> F, turns: u32) -> Outcome<f64> {
+/// How long one turn takes, of so many.
+pub(crate) async fn nanoseconds<F: Future<Output = Outcome<()>>>(
+    work: &mut impl FnMut() -> F,
+    turns: u32,
+) -> Outcome<f64> {
     let began = Instant::now();
     for _ in 0..turns {
         work().await?;

@@ -38,6 +38,8 @@ pub(crate) struct Figure {
     /// What it is measured against, and how much that is.
     floor: Option<(&'static str, f64)>,
     target: Option<Target>,
+    /// Why it was not measured.
+    missing: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -45,6 +47,7 @@ pub(crate) struct Figure {
 enum Unit {
     Nanoseconds,
     Bytes,
+    Count,
 }
 
 /// What was promised.
@@ -55,23 +58,36 @@ pub(crate) enum Target {
     Ratio(f64),
     /// At most so many microseconds.
     Micros(f64),
+    /// At most so many microseconds more than the floor.
+    MicrosAbove(f64),
+    /// At most twice the floor, or so many microseconds more than it where that is more.
+    TwiceOrMicrosAbove(f64),
+    /// Not once.
+    Never,
 }
 
 impl Figure {
-    /// A time beside its floor.
-    pub(crate) fn time(name: impl Into<Cow<'static, str>>, floor: &'static str, medians: Medians) -> Self {
-        let floor = Some((floor, medians.raw));
+    fn new(name: impl Into<Cow<'static, str>>, unit: Unit, ours: f64) -> Self {
         Self {
             name: name.into(),
-            unit: Unit::Nanoseconds,
-            ours: medians.ours,
-            floor,
+            unit,
+            ours,
+            floor: None,
             target: None,
+            missing: None,
+        }
+    }
+
+    /// A time beside its floor.
+    pub(crate) fn time(name: impl Into<Cow<'static, str>>, floor: &'static str, medians: Medians) -> Self {
+        Self {
+            floor: Some((floor, medians.raw)),
+            ..Self::new(name, Unit::Nanoseconds, medians.ours)
         }
     }
 
     /// A size beside its floor.
-    pub(crate) fn size(name: &'static str, floor: &'static str, medians: Medians) -> Self {
+    pub(crate) fn size(name: impl Into<Cow<'static, str>>, floor: &'static str, medians: Medians) -> Self {
         Self {
             unit: Unit::Bytes,
             ..Self::time(name, floor, medians)
@@ -79,13 +95,21 @@ impl Figure {
     }
 
     /// A size that has no floor.
-    pub(crate) fn bare_size(name: &'static str, bytes: f64) -> Self {
+    pub(crate) fn bare_size(name: impl Into<Cow<'static, str>>, bytes: f64) -> Self {
+        Self::new(name, Unit::Bytes, bytes)
+    }
+
+    /// How often something happened.
+    pub(crate) fn count(name: impl Into<Cow<'static, str>>, times: usize) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        Self::new(name, Unit::Count, times as f64)
+    }
+
+    /// One that cannot be measured here, and why.
+    pub(crate) fn missing(name: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
         Self {
-            name: name.into(),
-            unit: Unit::Bytes,
-            ours: bytes,
-            floor: None,
-            target: None,
+            missing: Some(why.into()),
+            ..Self::new(name, Unit::Count, 0.0)
         }
     }
 
@@ -94,6 +118,12 @@ impl Figure {
     pub(crate) fn at_most(mut self, target: Target) -> Self {
         self.target = Some(target);
         self
+    }
+
+    /// The better of two measurements of one figure: what else runs on the machine can only make it worse.
+    #[must_use]
+    pub(crate) fn better(self, other: Self) -> Self {
+        if other.used() < self.used() { other } else { self }
     }
 
     fn ratio(&self) -> Option<f64> {
@@ -106,11 +136,19 @@ impl Figure {
             None => 0.0,
             Some(Target::Ratio(most)) => self.ratio().map_or(f64::INFINITY, |ratio| ratio / most),
             Some(Target::Micros(most)) => self.ours / (most * 1e3),
+            Some(Target::MicrosAbove(most)) => (self.ours - self.floor()) / (most * 1e3),
+            Some(Target::TwiceOrMicrosAbove(most)) => self.ours / (2.0 * self.floor()).max(self.floor() + most * 1e3),
+            Some(Target::Never) if self.ours == 0.0 => 0.0,
+            Some(Target::Never) => f64::INFINITY,
         }
     }
 
+    fn floor(&self) -> f64 {
+        self.floor.map_or(0.0, |(_, floor)| floor)
+    }
+
     /// Whether the promise was kept.
-    fn met(&self) -> bool {
+    pub(crate) fn met(&self) -> bool {
         self.used() <= 1.0
     }
 
@@ -124,10 +162,14 @@ impl Figure {
             "ratio": self.ratio(),
             "atMost": self.target,
             "met": self.target.map(|_| self.met()),
+            "missing": self.missing,
         })
     }
 
     fn row(&self) -> String {
+        if let Some(why) = &self.missing {
+            return format!("| {} | - | - | - | - | - | not measured: {why} |", self.name);
+        }
         let (beside, floor) = match self.floor {
             Some((beside, floor)) => (beside, self.unit.show(floor)),
             None => ("-", "-".to_owned()),
@@ -139,6 +181,9 @@ impl Figure {
             None => "-".to_owned(),
             Some(Target::Ratio(most)) => format!("ratio {most}"),
             Some(Target::Micros(most)) => format!("{most} µs"),
+            Some(Target::MicrosAbove(most)) => format!("{most} µs above"),
+            Some(Target::TwiceOrMicrosAbove(most)) => format!("ratio 2 or {most} µs above"),
+            Some(Target::Never) => "0".to_owned(),
         };
         let verdict = match (self.target, self.met()) {
             (None, _) => "shown",
@@ -156,7 +201,9 @@ impl Unit {
             Self::Nanoseconds if value < 1e3 => format!("{value:.0} ns"),
             Self::Nanoseconds if value < 1e6 => format!("{:.2} µs", value / 1e3),
             Self::Nanoseconds => format!("{:.1} ms", value / 1e6),
+            Self::Bytes if value < f64::from(1 << 20) => format!("{:.1} KiB", value / f64::from(1 << 10)),
             Self::Bytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
+            Self::Count => format!("{value:.0}"),
         }
     }
 }
@@ -175,15 +222,6 @@ impl Report {
     /// Whether any promise was not kept.
     pub(crate) fn missed(&self) -> bool {
         !self.figures.iter().all(Figure::met)
-    }
-
-    /// Takes the better of two measurements of each figure: what else runs on the machine can only make it worse.
-    pub(crate) fn better(mut self, again: Vec<Figure>) -> Self {
-        let figures = self.figures.into_iter().zip(again);
-        self.figures = figures
-            .map(|(one, other)| if other.used() < one.used() { other } else { one })
-            .collect();
-        self
     }
 
     pub(crate) fn json(&self) -> Outcome<String> {

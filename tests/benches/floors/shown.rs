@@ -23,25 +23,26 @@ use crate::pairs::{Medians, median, pairs};
 use crate::raw::Embedder;
 use crate::{Outcome, binary, guests};
 
+/// Before the side whose sandboxes this process is to keep.
+pub(crate) const ALONE: &str = "--residents=";
+
 /// How many sandboxes stay.
 const RESIDENTS: usize = 1_000;
 
 /// How often a process is started.
-const STARTS: usize = 9;
+pub(crate) const STARTS: usize = 9;
 
 /// What the sandboxes of both sides take.
 pub(crate) fn residents_beside() -> Outcome<Medians> {
     Ok(Medians {
-        raw: resident_bytes("raw")?,
-        ours: resident_bytes("ours")?,
+        raw: alone(&format!("{ALONE}raw"))?,
+        ours: alone(&format!("{ALONE}ours"))?,
     })
 }
 
-/// What one side's sandboxes take, measured in a process of its own.
-fn resident_bytes(side: &str) -> Outcome<f64> {
-    let output = Command::new(std::env::current_exe()?)
-        .arg(format!("--residents={side}"))
-        .output()?;
+/// What this program says that something takes, measured in a process of its own.
+pub(crate) fn alone(what: &str) -> Outcome<f64> {
+    let output = Command::new(std::env::current_exe()?).arg(what).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
@@ -98,7 +99,7 @@ pub(crate) async fn residents(side: &str) -> Outcome<u64> {
 }
 
 /// The memory of this process that is in the machine, in bytes.
-fn resident() -> Outcome<u64> {
+pub(crate) fn resident() -> Outcome<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status
         .lines()
@@ -138,7 +139,7 @@ pub(crate) fn demo() -> Outcome<Medians> {
     })
 }
 
-fn beside_version(project: &Path, ours: impl Fn(usize) -> Outcome<f64>) -> Outcome<Medians> {
+pub(crate) fn beside_version(project: &Path, ours: impl Fn(usize) -> Outcome<f64>) -> Outcome<Medians> {
     let (mut raw, mut measured) = (Vec::new(), Vec::new());
     for turn in 0..STARTS {
         let began = Instant::now();

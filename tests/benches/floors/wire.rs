@@ -29,7 +29,7 @@ use waypost::hub::Hub;
 use waypost::transports;
 
 use crate::Outcome;
-use crate::pairs::{Medians, median, pairs};
+use crate::pairs::{Medians, median, p99, pairs};
 
 /// Calls on their way at the same time.
 const IN_FLIGHT: usize = 64;
@@ -225,7 +225,7 @@ async fn turn(agent: &Mutex<Agent>) -> Outcome<()> {
 async fn slowest(client: Client) -> Outcome<f64> {
     let (mut sink, mut stream) = client.split();
     let total = usize::try_from(PACE)? * usize::try_from(KEPT.as_secs())?;
-    let mut dues = paces(total);
+    let mut dues = paces(total, f64::from(PACE));
     let (tell, mut told) = mpsc::channel(total);
     let asking = tokio::spawn(async move {
         let frame = r#"{"type":"fsEvent","action":"readFile","message":{"filePath":"a.txt"}}"#;
@@ -244,18 +244,17 @@ async fn slowest(client: Client) -> Outcome<f64> {
         times.push(due.elapsed().as_secs_f64() * 1e9);
     }
     drop(asking.await??);
-    times.sort_by(f64::total_cmp);
-    Ok(times.get(total * 99 / 100).copied().unwrap_or_default())
+    Ok(p99(times))
 }
 
 /// So many moments, each given when it has come: a late one counts as slow. The clock of a thread is finer than tokio's.
 #[expect(clippy::disallowed_methods, reason = "it is the clock")]
-fn paces(total: usize) -> mpsc::Receiver<Instant> {
+pub(crate) fn paces(total: usize, each_second: f64) -> mpsc::Receiver<Instant> {
     let (give, given) = mpsc::channel(total);
     std::thread::spawn(move || {
         let mut due = Instant::now();
         for _ in 0..total {
-            due += Duration::from_secs(1) / PACE;
+            due += Duration::from_secs_f64(1.0 / each_second);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             if give.blocking_send(due).is_err() {
                 return;

@@ -65,7 +65,9 @@ fn work(mut socket: UnixStream) -> io::Result<()> {
         .max_blocking_threads(BLOCKING)
         .enable_all()
         .build()?;
-    let done = runtime.block_on(serve(engine, socket, longest, &start));
+    // On a thread that also runs calls, so that a call costs no other thread.
+    let serving = runtime.spawn(serve(engine, socket, longest, start));
+    let done = runtime.block_on(serving).unwrap_or_else(|error| Err(error.into()));
     // A guest that spins is not waited for.
     runtime.shutdown_background();
     done
@@ -140,7 +142,7 @@ struct Guest {
     answer: Mutex<Option<oneshot::Sender<Result<Reply, CallError>>>>,
 }
 
-async fn serve(engine: Engine, socket: UnixStream, longest: usize, start: &Start) -> io::Result<()> {
+async fn serve(engine: Engine, socket: UnixStream, longest: usize, start: Start) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let (reader, writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
     let pipe = Arc::new(Pipe::new(writer));
@@ -152,14 +154,17 @@ async fn serve(engine: Engine, socket: UnixStream, longest: usize, start: &Start
         calls: Mutex::default(),
     });
     tokio::spawn(async move { pipe.work().await });
-    let mut frames = FramedRead::new(reader, wire::frames(super::line::longest_order(start.memory)));
+    let codec = wire::frames(super::line::longest_order(start.memory));
+    let mut frames = FramedRead::with_capacity(reader, codec, wire::READ);
     let mut coming: Option<Coming> = None;
     while let Some(frame) = frames.next().await {
         let order: Order = wire::decode(&frame?).map_err(invalid)?;
         match order {
             Order::Start(_) => return Err(invalid(Fault::Garbage("a second start".to_owned()))),
             Order::Load(load) if load.code <= CODE => {
-                coming = Some(Coming { load, code: Vec::new() });
+                let room = usize::try_from(load.code).unwrap_or_default();
+                let code = Vec::with_capacity(room);
+                coming = Some(Coming { load, code });
             }
             Order::Load(load) => inside.loaded(load.plugin, Err(too_much_code(&load))).await,
             Order::Code(piece) => {

@@ -319,7 +319,7 @@ impl Drop for Line {
 
 /// Takes what a worker says until it ends or says what it may not.
 async fn listen(line: Weak<Line>, over: CancellationToken, reader: OwnedReadHalf, longest: usize) {
-    let mut words = FramedRead::new(reader, Words::new(longest));
+    let mut words = FramedRead::with_capacity(reader, Words::new(longest), wire::READ);
     loop {
         let word = tokio::select! {
             word = words.next() => word,

@@ -30,6 +30,9 @@ pub const BESIDE: usize = 64 << 10;
 /// How much compiled code goes into one frame, in bytes.
 pub const PIECE: usize = 1 << 20;
 
+/// How much is read from the socket at once, in bytes.
+pub const READ: usize = 64 << 10;
+
 /// Bytes of the length before each frame.
 pub const HEAD: usize = 4;
 
