@@ -222,8 +222,11 @@ impl Peer {
                 }
                 Manner::Thief => {
                     self.say(&ask(Request::Gateway(gateway::Request::Finish(1))))?;
-                    let Order::Answer { reply, .. } = self.order()? else {
-                        return Ok(());
+                    let reply = loop {
+                        // Code that it did not wait for may come first.
+                        if let Order::Answer { reply, .. } = self.order()? {
+                            break reply;
+                        }
                     };
                     self.say(&end(Ended::Refused(reply.unwrap_err())))?;
                 }

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use waypost::plugin::contract::VERSION;
+use waypost::plugin::contract::{PACKAGES, VERSION};
 
 use crate::harness::guests;
 use crate::harness::outside::{COMPONENTIZE_PY, JCO, Tool};
@@ -211,18 +211,8 @@ impl Template {
     pub fn try_component(&self, tool: &Path) -> Result<Vec<u8>, String> {
         let world = world(&self.manifest);
         put(self.folder(), "wit/world.wit", &world);
-        for package in [
-            "call",
-            "gateway",
-            "state",
-            "log",
-            "workspace",
-            "http",
-            "files",
-            "plugin",
-        ] {
-            let text = fs::read_to_string(guests::root().join(format!("wit/{package}/{package}.wit"))).unwrap();
-            put(self.folder(), &format!("wit/deps/{package}/{package}.wit"), &text);
+        for (package, text) in PACKAGES {
+            put(self.folder(), &format!("wit/deps/{package}/{package}.wit"), text);
         }
         let kept = guests::target().join("languages");
         fs::create_dir_all(&kept).unwrap();
@@ -280,6 +270,8 @@ pub fn world(manifest: &str) -> String {
         ("waypost:workspace/folders", granted("workspace")),
         ("waypost:http/client", granted("http")),
         ("waypost:files/files", granted("files")),
+        ("waypost:process/programs", granted("process")),
+        ("waypost:socket/sockets", granted("socket")),
     ];
     let imports: String = imports
         .iter()

@@ -43,7 +43,9 @@ const GUEST: &str = r#"(module
         i32.const 0))"#;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args().nth(1).ok_or("name a folder for its cache of compiled code")?;
+    let folder = std::env::args()
+        .nth(1)
+        .ok_or("name a folder for its cache of compiled code")?;
     let settings = format!("{folder}/cache.toml");
     // In a folder of its own: it removes what it does not know.
     fs::write(&settings, format!("[cache]\ndirectory = \"{folder}/compiled\"\n"))?;
@@ -92,6 +94,10 @@ fn say(line: &str) -> std::io::Result<()> {
 fn resident() -> Result<u64, Box<dyn Error>> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes: u64 = line.ok_or("no VmRSS in /proc/self/status")?.trim().trim_end_matches(" kB").parse()?;
+    let kibibytes: u64 = line
+        .ok_or("no VmRSS in /proc/self/status")?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?;
     Ok(kibibytes << 10)
 }
