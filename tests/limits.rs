@@ -32,7 +32,7 @@ async fn the_defaults_are_what_the_reference_says() {
         memory: 64 << 20,
         table_elements: 20_000,
         handles: 1024,
-        import_rate: 20_000,
+        import_rate: 5_000,
         host_call: 16 << 20,
         concurrency: 64,
         queue: 256,

@@ -374,7 +374,10 @@ impl CallContext {
 
     /// Answers what the guest of this call asks, as the one that the hub knows it to be, if it does not ask too often.
     pub async fn serve(&self, request: Request) -> Result<Reply, CallError> {
-        self.rates.admit(&self.plugin.id, &request, &self.services).await?;
+        let deadline = self.call.deadline;
+        self.rates
+            .admit(&self.plugin.id, &request, deadline, &self.services)
+            .await?;
         request.uses(&mut |grant, term| self.uses.note(&self.plugin.grants, grant, term));
         self.answer(request).await
     }

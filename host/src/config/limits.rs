@@ -47,9 +47,9 @@ pub struct Limits {
     /// Programs that all plugins together run with the grant `process`; more answer `limit` at once. Default 32.
     #[serde(deserialize_with = "count")]
     pub programs: usize,
-    /// Requests that all plugins together make of their imports in a second, and as many at once after a pause; more answer
-    /// `limit`, or wait, as those of one plugin do. Shadows have an eighth as many, beside these. More than 1,000,000
-    /// counts as that. Default 100,000.
+    /// Requests that all plugins together make of their imports in a second, and a twentieth of that at once after a pause;
+    /// more wait, as those of one plugin do. Shadows have an eighth as many, beside these. More than 1,000,000 counts as that.
+    /// Default 100,000.
     #[serde(deserialize_with = "count")]
     pub import_rate: usize,
     /// How long a worker process without calls is kept. Default 60 s.
@@ -139,11 +139,10 @@ pub struct PluginLimits {
     /// Live handles (component and host resources) of one call. Default 1,024.
     #[serde(deserialize_with = "count")]
     pub handles: usize,
-    /// Requests that the plugin makes of each of its imports in a second, over all its calls, and as many at once after a
-    /// pause. One more that begins something answers `limit`; one that goes on with what was begun (a chunk, a piece, the
-    /// end of a call) waits; one that lets go of something is never held up. The log has a bound of its own, `log`; clocks,
-    /// random numbers and the rest of WASI stay inside the sandbox and cost the call's own time. More than 1,000,000 counts
-    /// as that. Default 20,000.
+    /// Requests that the plugin makes of each of its imports in a second, over all its calls, and a twentieth of that at once
+    /// after a pause. More wait for their turn, and answer `limit` when that would come after the end of their call; one that
+    /// lets go of something is never held up. The log has a bound of its own, `log`; clocks, random numbers and the rest of
+    /// WASI stay inside the sandbox and cost the call's own time. More than 1,000,000 counts as that. Default 5,000.
     #[serde(deserialize_with = "count")]
     pub import_rate: usize,
     /// Bytes that one import call may hand to the host. Default 16 MiB.
@@ -230,7 +229,7 @@ impl Default for PluginLimits {
             memory: 64 << 20,
             table_elements: 20_000,
             handles: 1024,
-            import_rate: 20_000,
+            import_rate: 5_000,
             host_call: 16 << 20,
             concurrency: 64,
             queue: 256,

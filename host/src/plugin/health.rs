@@ -243,7 +243,7 @@ pub struct Counted {
     pub limited: u64,
     /// The ones that took too long.
     pub timed_out: u64,
-    /// Requests to its imports that were refused because they were too many in a second.
+    /// Requests to its imports that were too many in a second: they waited, or were refused.
     pub over_rate: u64,
     /// Half of the calls took at most so many microseconds, to the next power of two.
     pub p50_us: u64,
@@ -291,7 +291,7 @@ impl Stats {
             trapped,
             limited,
             timed_out,
-            over_rate: plugin.rates.refused() + plugin.beside.rates.refused(),
+            over_rate: plugin.rates.over() + plugin.beside.rates.over(),
             p50_us: share(&times, 50),
             p99_us: share(&times, 99),
             quarantined_ms: plugin
