@@ -4,7 +4,7 @@
 //! ratio of the medians: a bare time says more about the machine than about the code. It prints one Markdown table.
 //!
 //! `cargo bench --bench floors` prints it; `-- --json` prints the same as JSON; with `-- --judge` a promise that is missed
-//! three times in a row is exit code 1. Words behind `--` choose parts: `-- --judge worker noise` measures those alone.
+//! five times in a row is exit code 1. Words behind `--` choose parts: `-- --judge worker noise` measures those alone.
 
 use std::error::Error;
 use std::future::ready;
@@ -61,7 +61,7 @@ use waypost::config::Limits;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often a part is measured before one of its figures counts as missed.
-const TRIES: usize = 3;
+const TRIES: usize = 5;
 
 /// What a bench may fail with: it is told and ends the bench.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
