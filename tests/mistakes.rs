@@ -158,13 +158,7 @@ async fn hostile_paths_get_one_clear_error() {
     symlink("/etc/passwd", root.join("out")).unwrap();
     symlink("/dev", root.join("dev")).unwrap();
     symlink("loop", root.join("loop")).unwrap();
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(root.join("pipe"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    crate::harness::fifo(root.join("pipe"));
     for (path, text) in [
         ("../x", "denied: `../x` is outside the workspace"),
         ("folder/../../x", "denied: `folder/../../x` is outside the workspace"),

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::Command;
 
 use serde_json::{Value, json};
 use waypost::call::Sink;
@@ -225,7 +224,7 @@ async fn cancelling_reaches_nested_calls_and_child_processes() {
         .open()
         .await;
     let pipe = open.root().join("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    crate::harness::fifo(&pipe);
     let command = json!({ "command": "exec > pipe; echo started; sleep 1000; echo never" });
     let call = open
         .prepared("outer", chain(&["inner"], "executeCommand", command))

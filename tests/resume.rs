@@ -108,13 +108,7 @@ async fn a_run_of_the_command_line_cut_by_a_crash_is_taken_up_by_the_next_hub() 
 async fn a_command_cut_by_a_crash_is_indeterminate_and_the_agent_sees_it() {
     let marks = tempfile::tempdir().unwrap();
     let (mark, fifo) = (marks.path().join("mark"), marks.path().join("fifo"));
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    crate::harness::fifo(&fifo);
     let command = format!("echo once >> {}; cat {}", mark.display(), fifo.display());
     let first = Endpoint::start([call("run_command", json!({ "command": command }))]).await;
     let project = Project::new().written();

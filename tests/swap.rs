@@ -4,7 +4,6 @@
 //! acknowledged.
 
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -245,7 +244,7 @@ async fn a_reload_that_began_earlier_does_not_undo_a_later_one() {
     let manifest = open.root().join("plugins/one.toml");
     let text = fs::read_to_string(&manifest).unwrap();
     fs::remove_file(&manifest).unwrap();
-    assert!(Command::new("mkfifo").arg(&manifest).status().unwrap().success());
+    crate::harness::fifo(&manifest);
     let hub = Arc::clone(&open.hub);
     let early = tokio::task::spawn_blocking(move || hub.plugins.reload("one").map(|loaded| loaded.digest.clone()));
     // It opens when the other side does: the old component is read by then, and its manifest is not.

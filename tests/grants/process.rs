@@ -346,13 +346,7 @@ async fn what_is_executed_is_what_was_digested() {
     );
     assert_eq!(why(open.root()), "<project> is not a file; grant another file");
     let pipe = open.root().join("pipe");
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
+    crate::harness::fifo(&pipe);
     assert_eq!(why(&pipe), "<project>/pipe is not a file; grant another file");
     assert!(why(&open.root().join("none")).starts_with("the program <project>/none cannot be read; "));
 }
@@ -423,13 +417,7 @@ async fn a_program_and_what_it_starts_end_with_the_call() {
     for wall in WALLS {
         let open = folders(Project::new()).plugin(&sheller().wall(wall)).open().await;
         let pipe = open.root().join("work/life");
-        assert!(
-            std::process::Command::new("mkfifo")
-                .arg(&pipe)
-                .status()
-                .unwrap()
-                .success()
-        );
+        crate::harness::fifo(&pipe);
 
         // Cancelled.
         let gone = tokio::spawn(all_gone(pipe.clone()));
@@ -477,13 +465,7 @@ async fn a_program_and_what_it_starts_end_with_the_call() {
             .open()
             .await;
         let pipe = open.root().join("work/life");
-        assert!(
-            std::process::Command::new("mkfifo")
-                .arg(&pipe)
-                .status()
-                .unwrap()
-                .success()
-        );
+        crate::harness::fifo(&pipe);
         let gone = tokio::spawn(all_gone(pipe));
         let ended = open
             .call("runner", message(json!({ "stream": false, "millis": 60_000 })))

@@ -176,13 +176,7 @@ async fn only_the_socket_that_was_granted_is_connected_to() {
     fs::create_dir(at("folder")).unwrap();
     symlink("engine", at("link")).unwrap();
     symlink(&room, at("around")).unwrap();
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(at("pipe"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    crate::harness::fifo(at("pipe"));
     let _datagrams = UnixDatagram::bind(at("datagrams")).unwrap();
     drop(std::os::unix::net::UnixListener::bind(at("left")).unwrap());
     let around = at("around/engine");

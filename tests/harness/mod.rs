@@ -534,6 +534,12 @@ impl Drop for Served {
     }
 }
 
+/// Makes a pipe with a name.
+pub fn fifo(path: impl AsRef<Path>) {
+    let made = std::process::Command::new("mkfifo").arg(path.as_ref()).status();
+    assert!(made.unwrap().success());
+}
+
 /// A text with a project folder as `<project>`.
 pub fn normal(root: &Path, text: &str) -> String {
     let real = root.canonicalize().unwrap();

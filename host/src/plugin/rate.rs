@@ -90,7 +90,6 @@ const NEVER: u64 = u64::MAX;
 struct Over {
     section: &'static str,
     per_second: u64,
-    left: Duration,
 }
 
 impl Rates {
@@ -122,37 +121,35 @@ impl Rates {
         }
         let import = request.import();
         let mut waited = false;
-        loop {
-            let now = BEGAN.elapsed();
-            let Err(over) = self.take(import, now) else {
-                return Ok(());
-            };
-            if self.begins(now) {
-                say(plugin, import, &over, hub);
+        for (section, rate) in self.of(import) {
+            loop {
+                let now = BEGAN.elapsed();
+                let Err(left) = rate.take(now) else { break };
+                let over = Over {
+                    section,
+                    per_second: rate.per_second,
+                };
+                if self.begins(now) {
+                    say(plugin, import, &over, hub);
+                }
+                if !std::mem::replace(&mut waited, true) {
+                    self.over.fetch_add(1, Ordering::Relaxed);
+                }
+                if left >= deadline.left() {
+                    return Err(refusal(plugin, import, &over));
+                }
+                // Its call has a deadline, and whoever gives the call up gives this up.
+                tokio::time::sleep(left).await;
             }
-            if !std::mem::replace(&mut waited, true) {
-                self.over.fetch_add(1, Ordering::Relaxed);
-            }
-            if over.left >= deadline.left() {
-                return Err(refusal(plugin, import, &over));
-            }
-            tokio::time::sleep(over.left).await;
         }
+        Ok(())
     }
 
-    fn take(&self, import: Import, now: Duration) -> Result<(), Over> {
-        let over = |section, rate: &Rate| {
-            let per_second = rate.per_second;
-            move |left| Over {
-                section,
-                per_second,
-                left,
-            }
-        };
-        if let Some(rate) = self.each.get(import as usize) {
-            rate.take(now).map_err(over("[limits.plugin]", rate))?;
-        }
-        self.all.take(now).map_err(over("[limits]", &self.all))
+    /// What a request to this import has to keep to, the plugin's own first: who waits for that takes nothing of the others'.
+    fn of(&self, import: Import) -> impl Iterator<Item = (&'static str, &Rate)> {
+        let own = self.each.get(import as usize);
+        let own = own.map(|rate| ("[limits.plugin]", rate));
+        own.into_iter().chain([("[limits]", &*self.all)])
     }
 
     /// Whether a flood begins with a request that is too many now.
@@ -244,12 +241,15 @@ mod tests {
     fn one_import_does_not_use_up_another_and_all_share_one_rate() {
         let all = Arc::new(Rate::new(60));
         let (one, other) = (Rates::new(40, Arc::clone(&all)), Rates::new(40, all));
-        let section = |taken: Result<(), Over>| taken.err().map(|over| over.section);
-        assert_eq!(section(one.take(Import::State, SECOND)), None);
-        assert_eq!(section(one.take(Import::State, SECOND)), None);
-        assert_eq!(section(one.take(Import::State, SECOND)), Some("[limits.plugin]"));
-        assert_eq!(section(one.take(Import::Gateway, SECOND)), None);
-        assert_eq!(section(other.take(Import::Http, SECOND)), Some("[limits]"));
+        let full = |rates: &Rates, import| {
+            let full = rates.of(import).find(|(_, rate)| rate.take(SECOND).is_err());
+            full.map(|(section, _)| section)
+        };
+        assert_eq!(full(&one, Import::State), None);
+        assert_eq!(full(&one, Import::State), None);
+        assert_eq!(full(&one, Import::State), Some("[limits.plugin]"));
+        assert_eq!(full(&one, Import::Gateway), None);
+        assert_eq!(full(&other, Import::Http), Some("[limits]"));
     }
 
     #[test]

@@ -8,7 +8,8 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from ._error import CallError
 
@@ -27,6 +28,25 @@ class _Nowhere:
             f"waypost_sdk reaches the hub here, and there is none outside a component ({self._module}.{name}); "
             "test functions that do not reach it"
         )
+
+
+class Held:
+    """Something that the hub holds open for this plugin, until the block of a ``with`` ends."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> Self:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._inner.__exit__(kind, error, traceback)
 
 
 def bindings(module: str, grant: str | None = None) -> Any:

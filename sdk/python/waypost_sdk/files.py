@@ -7,8 +7,7 @@ relative to its folder.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from . import _hub
 from ._error import CallError
@@ -84,27 +83,12 @@ def open(folder: str, path: str, offset: int = 0) -> "Reader":
     return Reader(_hub.asked(_files.Reader.open, folder, path, offset))
 
 
-class Reader:
+class Reader(_hub.Held):
     """A file that is open to be read, in pieces of at most 64 KiB. Used with ``with``, it is closed behind it."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
 
     def __iter__(self) -> Iterator[bytes]:
         while (piece := _hub.asked(self._inner.next)) is not None:
             yield piece
-
-    def __enter__(self) -> Self:
-        self._inner.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._inner.__exit__(kind, error, traceback)
 
 
 def _kind(of: Any) -> Kind:

@@ -6,8 +6,7 @@ plugin's own caller may do, whichever is less, and it is cancelled together with
 
 import json
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from . import _hub
 from ._handler import Meta
@@ -29,11 +28,8 @@ def start(name: str, message: object = {}, *, timeout_ms: int | None = None, met
     return Running(_hub.asked(_calls.Running.start, _request(name, message, timeout_ms, meta)))
 
 
-class Running:
+class Running(_hub.Held):
     """A call under way. Used with ``with``, it is cancelled when the block ends before it does."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
 
     def chunks(self) -> Iterator[Any]:
         """The chunks as they come; it ends with the call. What is not read here is skipped by ``finish``."""
@@ -43,18 +39,6 @@ class Running:
     def finish(self) -> Any:
         """Waits for the end."""
         return json.loads(_hub.asked(self._inner.finish).message)
-
-    def __enter__(self) -> Self:
-        self._inner.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._inner.__exit__(kind, error, traceback)
 
 
 def _request(name: str, message: object, timeout_ms: int | None, meta: Meta | None) -> Any:

@@ -7,7 +7,6 @@ is not granted, ``unavailable`` when nothing was done, ``indeterminate`` when wh
 import json as _json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from . import _hub
@@ -78,15 +77,15 @@ def post(
     return send("POST", url, headers=headers, body=body, json=json, timeout_ms=timeout_ms)
 
 
-class Response:
+class Response(_hub.Held):
     """An answer. Its body is read once: in pieces, or as a whole. Used with ``with``, the connection is closed behind it."""
 
     def __init__(self, inner: Any) -> None:
+        super().__init__(inner.body)
         self.status: int = inner.status
         """The status."""
         self.headers: list[tuple[str, str]] = inner.headers
         """All headers, names in lower case."""
-        self._body = inner.body
 
     def header(self, name: str) -> str | None:
         """The first header of this name."""
@@ -101,7 +100,7 @@ class Response:
 
     def pieces(self) -> Iterator[bytes]:
         """The body in pieces of at most 64 KiB, as they come."""
-        while (piece := _hub.asked(self._body.next)) is not None:
+        while (piece := _hub.asked(self._inner.next)) is not None:
             yield piece
 
     def read(self) -> bytes:
@@ -119,18 +118,6 @@ class Response:
             return _json.loads(text)
         except ValueError as error:
             raise CallError.invalid(f"the answer is no JSON: {error}") from None
-
-    def __enter__(self) -> Self:
-        self._body.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._body.__exit__(kind, error, traceback)
 
 
 def _value(of: str | Secret) -> Any:
