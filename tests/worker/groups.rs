@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 use super::gone;
 use super::hostile::{children, config, refused};
 use crate::harness::peer::{Manner, real};
-use crate::harness::process::Serving;
+use crate::harness::process::{Serving, run};
 use crate::harness::{Plugin, Project};
 use crate::listed;
 
 listed![
     a_worker_that_takes_too_much_memory_is_killed_by_its_group_and_costs_its_own_calls_alone,
     a_worker_has_a_share_of_the_processors_and_a_group_that_goes_with_it,
+    a_worker_is_the_hubs_equal_until_it_computes_for_long,
     what_takes_too_much_memory_to_compile_is_killed_by_its_group_and_leaves_none,
 ];
 
@@ -100,9 +101,7 @@ async fn a_worker_has_a_share_of_the_processors_and_a_group_that_goes_with_it() 
         let (status, text) = hub.ask("POST", "/calls", &body).await;
         assert_eq!(status, 200, "{text}");
         let worker = children(hub.process.id())[0];
-        // Behind the hub, and the first to go.
-        let stat = fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
-        assert_eq!(stat.rsplit(')').next().unwrap().split_whitespace().nth(16), Some("5"));
+        // The first to go.
         assert_eq!(
             fs::read_to_string(format!("/proc/{worker}/oom_score_adj"))
                 .unwrap()
@@ -110,7 +109,9 @@ async fn a_worker_has_a_share_of_the_processors_and_a_group_that_goes_with_it() 
             "1000"
         );
         let made = groups(&state);
-        let confinement = waypost::plugin::worker::probe(&config(), &state).await.unwrap();
+        let mut config = config();
+        config.limits.worker_cpu = Some(50);
+        let confinement = waypost::plugin::worker::probe(&config, &state).await.unwrap();
         let own = fs::read_to_string(format!("/proc/{worker}/cgroup")).unwrap();
         for (bounded, file) in [
             (
@@ -143,6 +144,97 @@ async fn a_worker_has_a_share_of_the_processors_and_a_group_that_goes_with_it() 
         }
         gone(worker).await;
     }
+}
+
+async fn a_worker_is_the_hubs_equal_until_it_computes_for_long() {
+    let project = Project::new()
+        .plugin(&Plugin::of("counter").wall("worker"))
+        .plugin(&Plugin::of("spinner").wall("worker"))
+        .written();
+    let hub = Serving::start(project.root(), &[]).await;
+    let ask = async |id: &str| hub.ask("POST", "/calls", &json!({ "call": id, "message": null })).await;
+    assert_eq!(ask("counter").await.0, 200);
+    let short = children(hub.process.id())[0];
+    let spins = async {
+        loop {
+            // It is stopped at its deadline.
+            ask("spinner").await;
+        }
+    };
+    let others = || {
+        let children = children(hub.process.id());
+        children.into_iter().find(|worker| *worker != short)
+    };
+    let is_behind = async {
+        loop {
+            match others() {
+                Some(long) if priority(long) == 10 => return long,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let long = tokio::select! {
+        () = spins => return,
+        long = is_behind => long,
+    };
+    let told = async {
+        loop {
+            let log = run(project.root(), &["plugin", "logs", "spinner"]).await.out;
+            if !log.is_empty() {
+                return log;
+            }
+        }
+    };
+    let log = told.await;
+    assert!(
+        log.contains("its worker process computes for more than 5 ms in a call"),
+        "{log}"
+    );
+    // Where there is a group for it, it is in it now; the other one is where the hub is.
+    let state = project.root().join(".waypost");
+    let groups = groups(&state);
+    let behind = groups
+        .iter()
+        .find(|group| group.join("cpu.shares").exists() && is_in(group, long));
+    assert_eq!(behind.is_some(), has_version_1("cpu"), "{groups:?}");
+    if let Some(group) = behind {
+        assert_eq!(fs::read_to_string(group.join("cpu.shares")).unwrap().trim(), "128");
+    }
+    assert_eq!(priority(short), 0);
+    assert!(
+        !groups
+            .iter()
+            .any(|group| group.join("cpu.shares").exists() && is_in(group, short))
+    );
+    assert_eq!(ask("counter").await.0, 200);
+    hub.stop().await;
+    gone(long).await;
+    assert_eq!(self::groups(&state), Vec::<PathBuf>::new());
+}
+
+fn is_in(group: &Path, process: u32) -> bool {
+    let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    inside.lines().any(|line| line == process.to_string())
+}
+
+/// Whether this machine has the controller in a tree of version 1 in which groups may be made.
+fn has_version_1(controller: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.lines().any(|line| {
+        let (mount, kind) = line.split_once(" - ").unwrap();
+        let writable = mount
+            .split(' ')
+            .nth(5)
+            .is_some_and(|options| options.split(',').any(|one| one == "rw"));
+        writable && kind.starts_with("cgroup ") && kind.split([' ', ',']).any(|one| one == controller)
+    })
+}
+
+/// The priority of a process, as the kernel counts them: more is later.
+fn priority(process: u32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let nice = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16));
+    nice.and_then(|nice| nice.parse().ok()).unwrap_or(0)
 }
 
 async fn what_takes_too_much_memory_to_compile_is_killed_by_its_group_and_leaves_none() {

@@ -103,27 +103,37 @@ async fn a_worker_is_walled_in() {
 }
 
 async fn doctor_says_how_workers_are_confined() {
-    let project = Project::new()
-        .toml("[worker]\nrequire = [\"seccomp\", \"limits\"]")
-        .written();
-    let ended = run(project.root(), &["doctor", "--json"]).await;
-    let found = ended.json();
-    let found = found
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|found| found["what"] == "workers")
-        .unwrap();
-    let parts = waypost::plugin::worker::probe(&config(), project.root()).await.unwrap();
-    let lacking: Vec<Part> = parts.lacks(&Part::ALL).collect();
-    assert_eq!(
-        found["verdict"],
-        if lacking.is_empty() { "ok" } else { "warning" },
-        "{found}"
-    );
-    for part in lacking {
-        let text = format!("without `{}`: {}", part.as_str(), part.without());
-        assert!(found["text"].as_str().unwrap().contains(&text), "{found}");
+    // Nobody misses a bound that nobody has asked for.
+    for (worker_cpu, asked, limit) in [(Some(150), true, "\n[limits]\nworker-cpu = 150"), (None, false, "")] {
+        let project = Project::new()
+            .toml(&format!("[worker]\nrequire = [\"seccomp\", \"limits\"]{limit}"))
+            .written();
+        let ended = run(project.root(), &["doctor", "--json"]).await;
+        let found = ended.json();
+        let found = found
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|found| found["what"] == "workers")
+            .unwrap();
+        let mut config = config();
+        config.limits.worker_cpu = worker_cpu;
+        let parts = waypost::plugin::worker::probe(&config, project.root()).await.unwrap();
+        let lacking = parts.lacks(&Part::ALL).filter(|part| asked || *part != Part::CpuGroup);
+        let lacking: Vec<Part> = lacking.collect();
+        assert_eq!(
+            found["verdict"],
+            if lacking.is_empty() { "ok" } else { "warning" },
+            "{found}"
+        );
+        let text = found["text"].as_str().unwrap();
+        for part in lacking {
+            let without = format!("without `{}`: {}", part.as_str(), part.without());
+            assert!(text.contains(&without), "{found}");
+        }
+        let bounded = parts.groups.cpu.is_some();
+        assert_eq!(text.contains("(150 % of a core)"), bounded, "{found}");
+        assert!(!bounded || asked);
     }
 
     let project = Project::new()

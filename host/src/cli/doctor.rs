@@ -184,13 +184,15 @@ async fn workers(config: &Config, project: &Path) -> Finding {
             return finding("workers", Verdict::Missing, text);
         }
     };
-    let lacking: Vec<Part> = confinement.lacks(&Part::ALL).collect();
+    let required = &config.worker.require;
+    // Nobody misses a bound that nobody has asked for.
+    let asked = |part: &Part| *part != Part::CpuGroup || config.limits.worker_cpu.is_some() || required.contains(part);
+    let lacking: Vec<Part> = confinement.lacks(&Part::ALL).filter(asked).collect();
     let groups = groups(config, &confinement);
     if lacking.is_empty() {
         let text = format!("a worker process has every wall that there is; {groups}");
         return finding("workers", Verdict::Ok, text);
     }
-    let required = &config.worker.require;
     let must = |part: &Part| ALWAYS.contains(part) || required.contains(part);
     let verdict = if lacking.iter().any(must) {
         Verdict::Missing
@@ -218,14 +220,16 @@ fn groups(config: &Config, confinement: &Confinement) -> String {
         let most = config.limits.worker_memory >> 20;
         format!("its memory is bounded by {} ({most} MiB, and the program)", version(by))
     });
-    let cpu = confinement.groups.cpu.map(|by| {
-        let most = config.limits.worker_cpu;
-        let most = most.map_or_else(
-            || "what others leave".to_owned(),
-            |percent| format!("{percent} % of a core"),
-        );
-        format!("its processor time is bounded by {} ({most})", version(by))
-    });
+    let cpu = confinement
+        .groups
+        .cpu
+        .zip(config.limits.worker_cpu)
+        .map(|(by, percent)| {
+            format!(
+                "its processor time is bounded by {} ({percent} % of a core)",
+                version(by)
+            )
+        });
     memory.into_iter().chain(cpu).collect::<Vec<_>>().join("; ")
 }
 

@@ -65,8 +65,9 @@ pub struct Limits {
     /// Memory of a worker process beside what it reserves at its start. Default 2 GiB.
     #[serde(with = "bytes")]
     pub worker_memory: usize,
-    /// Processor time of a worker process, in percent of one core: 150 is one and a half. Default none: a worker may use what
-    /// others leave, and gets half as much as they where there is not enough for all.
+    /// Processor time of a worker process, in percent of one core: 150 is one and a half. Default none: where there is not enough
+    /// for all, a worker is the hub's equal until it computes for more than 5 ms in each of its calls; then it comes after the
+    /// others, until it ends.
     #[serde(deserialize_with = "count_option::deserialize")]
     pub worker_cpu: Option<usize>,
     /// Processor time for compiling one plugin that is not built in; by the clock, three times as much. Default 60 s.

@@ -38,7 +38,7 @@ pub enum Part {
     Limits,
     /// A control group that bounds all memory that the kernel has given away for it.
     MemoryGroup,
-    /// A control group that bounds its processor time.
+    /// A control group that bounds its processor time; there is one only with `worker-cpu` of `[limits]`.
     CpuGroup,
 }
 
@@ -95,8 +95,8 @@ impl Part {
                  the hub may make no control group below its own"
             }
             Self::CpuGroup => {
-                "its processor time is bounded by the deadline of each call alone, and `worker-cpu` of [limits] does not hold; \
-                 the hub may make no control group below its own"
+                "its processor time is bounded by the deadline of each call alone: `worker-cpu` of [limits] is not set, or the \
+                 hub may make no control group below its own"
             }
         }
     }

@@ -14,7 +14,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
 use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 
@@ -23,7 +23,7 @@ use super::link;
 use super::manifest::Role;
 use super::worker::cgroup::{Bounds, Cgroups, Held};
 use super::worker::confine::{self, Bound};
-use super::worker::process::{in_words, this_binary};
+use super::worker::process::{PRIORITY, in_words, this_binary};
 use super::worker::wire::{self, Fault, HEAD, Load, Start};
 use crate::call::CallError;
 use crate::config::{Config, Limits};
@@ -234,6 +234,8 @@ fn read_frame<T: serde::de::DeserializeOwned>(from: &mut impl Read) -> io::Resul
 
 /// Runs this process as a compiler. Must be called before the process has a second thread.
 pub fn main() -> ExitCode {
+    // Calls come first.
+    let _ = setpriority_process(None, PRIORITY);
     match confine::begin().map_err(io::Error::other).and_then(|()| work()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

@@ -33,7 +33,7 @@ pub mod wire;
 
 use cgroup::{Bounds, Cgroups};
 use confine::Confinement;
-use line::{Line, Outcome, Use};
+use line::{Computed, LONG, Line, Outcome, Use};
 use process::Process;
 use wire::Start;
 
@@ -48,6 +48,9 @@ const WAIT: Duration = Duration::from_millis(250);
 
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// So often it is looked at what a worker has computed.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What the workers of a hub need of it.
 pub struct Parts {
@@ -269,6 +272,30 @@ impl Workers {
         Ok(line)
     }
 
+    /// What a worker has computed; none when it is behind now, for as long as it lives.
+    async fn look(&self, line: &Arc<Line>, seen: Computed) -> Option<Computed> {
+        let computed = line.computed();
+        if !computed.is_long(seen) {
+            return Some(computed);
+        }
+        let plugins = line.plugins();
+        let behind = Arc::clone(line);
+        let put = tokio::task::spawn_blocking(move || behind.put_behind()).await;
+        if let Err(error) = put.unwrap_or_else(|stopped| Err(stopped.into())) {
+            tracing::warn!(?plugins, %error, "a worker process computes for long, and cannot be put behind the others");
+            return None;
+        }
+        let text = format!(
+            "its worker process computes for more than {} ms in a call: where there is not enough processor time it comes after \
+             the others now, until it ends",
+            LONG.as_millis()
+        );
+        for plugin in &plugins {
+            self.parts.services.log.add(plugin, "info", &text);
+        }
+        None
+    }
+
     /// Takes away a worker that has ended, and says so when it was not told to.
     fn bury(&self, now: &mut Now) {
         let Some(line) = now.line.take() else { return };
@@ -315,19 +342,18 @@ impl Executor for Workers {
     }
 }
 
-/// Looks after one worker: ends it when it is idle, and buries it when it has ended.
+/// Looks after one worker: puts it behind when it computes for long, ends it when it is idle, and buries it when it has ended.
 async fn keep(workers: Weak<Workers>, key: Key, line: Weak<Line>) {
+    let mut seen = Some(Computed::default());
     loop {
         let Some(idle) = workers.upgrade().map(|workers| workers.parts.limits.worker_idle) else {
             return;
         };
-        let Some(until) = line
-            .upgrade()
-            .map(|line| line.idle_since().unwrap_or_else(Instant::now) + idle)
-        else {
-            return;
-        };
-        let Some(over) = line.upgrade().map(|line| line.over_token()) else {
+        let Some((over, until)) = line.upgrade().map(|line| {
+            let look = Instant::now() + LOOK;
+            let until = line.idle_since().map_or(look, |since| look.min(since + idle));
+            (line.over_token(), until)
+        }) else {
             return;
         };
         tokio::select! {
@@ -337,6 +363,13 @@ async fn keep(workers: Weak<Workers>, key: Key, line: Weak<Line>) {
         let (Some(workers), Some(line)) = (workers.upgrade(), line.upgrade()) else {
             return;
         };
+        let is_idle = || line.idle_since().is_some_and(|since| since.elapsed() >= idle);
+        if !line.is_over() && !is_idle() {
+            if let Some(last) = seen {
+                seen = workers.look(&line, last).await;
+            }
+            continue;
+        }
         let Some(slot) = workers.slots().get(&key).cloned() else {
             return;
         };
@@ -348,7 +381,7 @@ async fn keep(workers: Weak<Workers>, key: Key, line: Weak<Line>) {
         if line.is_over() {
             return workers.bury(&mut now);
         }
-        if line.idle_since().is_some_and(|since| since.elapsed() >= idle) {
+        if is_idle() {
             line.retire();
             return workers.bury(&mut now);
         }

@@ -38,8 +38,6 @@ pub(crate) struct Figure {
     /// What it is measured against, and how much that is.
     floor: Option<(&'static str, f64)>,
     target: Option<Target>,
-    /// Whether that is a promise, and not only where it shall get to.
-    promised: bool,
     /// Why it was not measured.
     missing: Option<String>,
 }
@@ -76,7 +74,6 @@ impl Figure {
             ours,
             floor: None,
             target: None,
-            promised: true,
             missing: None,
         }
     }
@@ -123,13 +120,6 @@ impl Figure {
         self
     }
 
-    /// The same figure with a place where it shall get to, and is not always yet.
-    #[must_use]
-    pub(crate) fn aimed_at(mut self, target: Target) -> Self {
-        (self.target, self.promised) = (Some(target), false);
-        self
-    }
-
     /// The better of two measurements of one figure: what else runs on the machine can only make it worse.
     #[must_use]
     pub(crate) fn better(self, other: Self) -> Self {
@@ -157,13 +147,9 @@ impl Figure {
         self.floor.map_or(0.0, |(_, floor)| floor)
     }
 
-    fn met(&self) -> bool {
-        self.used() <= 1.0
-    }
-
     /// Whether a promise was not kept.
     pub(crate) fn missed(&self) -> bool {
-        self.promised && !self.met()
+        self.used() > 1.0
     }
 
     fn json(&self) -> Value {
@@ -175,8 +161,7 @@ impl Figure {
             "which": self.floor.map(|(which, _)| which),
             "ratio": self.ratio(),
             "atMost": self.target,
-            "met": self.target.map(|_| self.met()),
-            "promised": self.target.is_some() && self.promised,
+            "met": self.target.map(|_| !self.missed()),
             "missing": self.missing,
         })
     }
@@ -200,12 +185,10 @@ impl Figure {
             Some(Target::TwiceOrMicrosAbove(most)) => format!("ratio 2 or {most} µs above"),
             Some(Target::Never) => "0".to_owned(),
         };
-        let verdict = match (self.target, self.met(), self.promised) {
-            (None, ..) => "shown",
-            (_, true, true) => "met",
-            (_, true, false) => "met, not promised",
-            (_, false, true) => "**missed**",
-            (_, false, false) => "not met yet",
+        let verdict = match (self.target, self.missed()) {
+            (None, _) => "shown",
+            (_, false) => "met",
+            (_, true) => "**missed**",
         };
         let (name, ours) = (&self.name, self.unit.show(self.ours));
         format!("| {name} | {ours} | {floor} | {beside} | {ratio} | {target} | {verdict} |")

@@ -249,7 +249,7 @@ async fn slowest(client: Client) -> Outcome<f64> {
 
 /// So many moments, each given when it has come: a late one counts as slow. The clock of a thread is finer than tokio's.
 #[expect(clippy::disallowed_methods, reason = "it is the clock")]
-pub(crate) fn paces(total: usize, each_second: f64) -> mpsc::Receiver<Instant> {
+fn paces(total: usize, each_second: f64) -> mpsc::Receiver<Instant> {
     let (give, given) = mpsc::channel(total);
     std::thread::spawn(move || {
         let mut due = Instant::now();

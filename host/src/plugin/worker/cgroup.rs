@@ -1,6 +1,9 @@
 //! Control groups: the kernel's own bound of what a worker process takes of the machine, or one that compiles: a group for
 //! each, made under that of the hub where the hub may.
 //!
+//! A call goes through the hub and a worker, and is fastest when the kernel chooses among their threads as equals: so there is
+//! a group for processor time only where the operator bounds it (`worker-cpu`), and for what is [`Behind`] the others.
+//!
 //! The limits that a process sets itself (`worker/confine.rs`) hold everywhere, and refuse memory in order; a group holds for
 //! what they do not count as well: shared memory, page tables, what waits in sockets, and processor time. Of the two versions
 //! of control groups each part is taken from the one that has it. Not here: when a worker is started ([`super::Workers`]).
@@ -24,8 +27,9 @@ const BESIDE: u64 = 64 << 20;
 /// The period of which a worker gets a part, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// Half of what everybody else gets, where there is not enough processor time for all: in version 1, and in version 2.
-const SHARES: (&str, &str) = ("512", "50");
+/// The file that says how much of the processor time a group gets where there is not enough for all, and what it says for one
+/// that is behind: an eighth of what the hub has. In version 1, and in version 2.
+const BEHIND: [(&str, &str); 2] = [("cpu.shares", "128"), ("cpu.weight", "12")];
 
 /// What is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,17 @@ enum What {
     Memory,
     Cpu,
     Threads,
+}
+
+impl What {
+    /// The name of the kernel's controller.
+    fn controller(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Threads => "pids",
+        }
+    }
 }
 
 /// The version of control groups.
@@ -75,8 +90,10 @@ pub struct Cgroups {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     memory: u64,
-    /// Percent of one core.
+    /// Percent of one core; none is no bound, and no group for it.
     cpu: Option<u64>,
+    /// Whether it is behind from the start.
+    behind: bool,
 }
 
 impl Bounds {
@@ -85,6 +102,7 @@ impl Bounds {
         Self {
             memory: (limits.worker_memory as u64).saturating_add(BESIDE),
             cpu: limits.worker_cpu.map(|percent| percent as u64),
+            behind: false,
         }
     }
 
@@ -93,6 +111,7 @@ impl Bounds {
         Self {
             memory: (limits.compile_memory as u64).saturating_add(BESIDE),
             cpu: None,
+            behind: true,
         }
     }
 }
@@ -101,6 +120,22 @@ impl Bounds {
 #[derive(Debug, Default)]
 pub struct Held {
     groups: Vec<(Version, What, PathBuf)>,
+    folders: Vec<PathBuf>,
+    behind: Option<Behind>,
+}
+
+/// How a process gets behind the hub and all others where there is not enough processor time for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Behind {
+    file: PathBuf,
+    text: String,
+}
+
+impl Behind {
+    /// Puts it there, for as long as it lives.
+    pub(super) fn put(&self) -> io::Result<()> {
+        fs::write(&self.file, &self.text)
+    }
 }
 
 impl Cgroups {
@@ -139,6 +174,9 @@ impl Cgroups {
                 tracing::debug!(folder = %tree.folder.display(), %error, "no control group");
             }
         }
+        if let Some(Err(error)) = held.behind.as_ref().filter(|_| bounds.behind).map(Behind::put) {
+            tracing::debug!(%error, "not behind the others");
+        }
         held
     }
 }
@@ -151,6 +189,11 @@ impl Held {
             memory: by(What::Memory),
             cpu: by(What::Cpu),
         }
+    }
+
+    /// How it gets behind the others, where there is a group for that.
+    pub(super) fn behind(&self) -> Option<Behind> {
+        self.behind.clone()
     }
 
     /// Whether the kernel has killed it for its memory.
@@ -170,7 +213,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for (_, _, folder) in &self.groups {
+        for folder in &self.folders {
             // One that is not empty yet goes at the hub's next start.
             let _ = fs::remove_dir(folder);
         }
@@ -180,16 +223,19 @@ impl Drop for Held {
 impl Tree {
     /// Makes a group in this tree and puts the process into it.
     fn hold(&self, name: &str, process: u32, bounds: &Bounds, held: &mut Held) -> io::Result<()> {
+        let asked = |what: &What| *what != What::Cpu || bounds.cpu.is_some();
+        let asked: Vec<What> = self.bounds.iter().copied().filter(asked).collect();
+        if asked.is_empty() {
+            return self.spare(name, process, held);
+        }
         let base = match self.version {
             Version::One => self.base(),
-            Version::Two => self.delegated()?,
+            Version::Two => self.delegated(&asked)?,
         };
         let folder = base.join(name);
         fs::create_dir(&folder)?;
-        let bounded: Vec<What> = self
-            .bounds
-            .iter()
-            .copied()
+        let bounded: Vec<What> = asked
+            .into_iter()
             .filter(|what| {
                 let done = self.version.bound(*what, &folder, bounds);
                 done.inspect_err(|error| tracing::debug!(folder = %folder.display(), ?what, %error, "no bound"))
@@ -201,8 +247,34 @@ impl Tree {
             let _ = fs::remove_dir(&folder);
             return entered;
         }
+        let [one, two] = BEHIND;
+        let behind = match self.version {
+            Version::One => self.bounds.contains(&What::Cpu).then_some(one),
+            Version::Two => bounded.contains(&What::Cpu).then_some(two),
+        };
+        held.behind = held.behind.take().or(behind.map(|(file, text)| Behind {
+            file: folder.join(file),
+            text: text.to_owned(),
+        }));
         held.groups
             .extend(bounded.into_iter().map(|what| (self.version, what, folder.clone())));
+        held.folders.push(folder);
+        Ok(())
+    }
+
+    /// Makes a group for a process that is not in it yet, in a tree for processor time alone.
+    fn spare(&self, name: &str, process: u32, held: &mut Held) -> io::Result<()> {
+        let ([(file, text), _], Version::One) = (BEHIND, self.version) else {
+            return Ok(());
+        };
+        let folder = self.base().join(name);
+        fs::create_dir(&folder)?;
+        held.folders.push(folder.clone());
+        fs::write(folder.join(file), text)?;
+        held.behind = Some(Behind {
+            file: folder.join("cgroup.procs"),
+            text: process.to_string(),
+        });
         Ok(())
     }
 
@@ -216,11 +288,12 @@ impl Tree {
 
     /// The same, when its groups have what is bounded. A group of version 2 that holds processes cannot share out: a hub that
     /// is alone in its own goes into one below it.
-    fn delegated(&self) -> io::Result<PathBuf> {
+    fn delegated(&self, asked: &[What]) -> io::Result<PathBuf> {
         let base = self.base();
-        let shared = || fs::read_to_string(base.join("cgroup.subtree_control"));
-        let has = |shared: &str| shared.split_whitespace().any(|one| one == "memory");
-        if has(&shared()?) {
+        let shared = fs::read_to_string(base.join("cgroup.subtree_control"))?;
+        let has = |what: &&What| shared.split_whitespace().any(|one| one == what.controller());
+        let missing: Vec<&What> = asked.iter().filter(|what| !has(what)).collect();
+        if missing.is_empty() {
             return Ok(base);
         }
         let me = std::process::id().to_string();
@@ -229,13 +302,8 @@ impl Tree {
             fs::create_dir_all(&own)?;
             fs::write(own.join("cgroup.procs"), &me)?;
         }
-        for what in &self.bounds {
-            let word = match what {
-                What::Memory => "+memory",
-                What::Cpu => "+cpu",
-                What::Threads => "+pids",
-            };
-            fs::write(base.join("cgroup.subtree_control"), word)?;
+        for what in missing {
+            fs::write(base.join("cgroup.subtree_control"), format!("+{}", what.controller()))?;
         }
         Ok(base)
     }
@@ -252,7 +320,7 @@ impl Version {
             other => other,
         };
         let memory = bounds.memory.to_string();
-        let quota = bounds.cpu.map(|percent| (PERIOD / 100).saturating_mul(percent));
+        let quota = bounds.cpu.unwrap_or(100).saturating_mul(PERIOD / 100);
         match (self, what) {
             (Self::One, What::Memory) => {
                 set("memory.limit_in_bytes", &memory)?;
@@ -264,15 +332,10 @@ impl Version {
                 also("memory.oom.group", "1")
             }
             (Self::One, What::Cpu) => {
-                set("cpu.shares", SHARES.0)?;
-                let Some(quota) = quota else { return Ok(()) };
                 set("cpu.cfs_period_us", &PERIOD.to_string())?;
                 set("cpu.cfs_quota_us", &quota.to_string())
             }
-            (Self::Two, What::Cpu) => {
-                set("cpu.weight", SHARES.1)?;
-                quota.map_or(Ok(()), |quota| set("cpu.max", &format!("{quota} {PERIOD}")))
-            }
+            (Self::Two, What::Cpu) => set("cpu.max", &format!("{quota} {PERIOD}")),
             (Self::One | Self::Two, What::Threads) => set("pids.max", &THREADS.to_string()),
         }
     }
@@ -328,11 +391,10 @@ fn tree(line: &str, own: &str) -> Option<Tree> {
         Version::One => options.replace(',', " "),
         Version::Two => fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default(),
     };
-    let names = [("memory", What::Memory), ("cpu", What::Cpu), ("pids", What::Threads)];
-    let bounds = names
+    let bounds = [What::Memory, What::Cpu, What::Threads]
         .into_iter()
-        .filter(|(name, _)| there.split_whitespace().any(|one| one == *name));
-    let bounds = bounds.map(|(_, what)| what).collect();
+        .filter(|what| there.split_whitespace().any(|one| one == what.controller()))
+        .collect();
     Some(Tree {
         version,
         folder,

@@ -13,7 +13,6 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{self, Gid, Uid};
-use rustix::process::setpriority_process;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Groups;
@@ -29,9 +28,6 @@ const FILES: u64 = 256;
 
 /// Threads of a worker, where it has a user of its own to count them for.
 pub(super) const THREADS: u64 = 256;
-
-/// How much later than the hub it gets processor time, as the kernel counts that.
-const NICE: i32 = 5;
 
 /// The user of a worker in its own namespace: nobody.
 const NOBODY: u32 = 65_534;
@@ -85,8 +81,7 @@ pub(in crate::plugin) struct Bound {
 pub(in crate::plugin) fn begin() -> Result<(), String> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("it cannot be tied to the hub: {error}"))?;
     let _ = prctl::set_name(c"waypost-worker");
-    // The hub comes first, and when the machine has no more memory, this is what it can do without.
-    let _ = setpriority_process(None, NICE);
+    // When the machine has no more memory, this is what it can do without.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     close_the_rest()
 }

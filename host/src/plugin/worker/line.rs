@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,12 @@ mod call;
 
 use call::Open;
 pub(super) use call::Outcome;
+
+/// So much a call may compute before its worker is put behind the others.
+pub(super) const LONG: Duration = Duration::from_millis(5);
+
+/// So much a plugin may when it is loaded, beside that.
+const LOADING: Duration = Duration::from_millis(250);
 
 /// What an order may weigh: more than this of one message fits into no guest.
 pub(super) fn longest_order(memory: u64) -> usize {
@@ -59,6 +65,8 @@ pub(super) struct Line {
     over: CancellationToken,
     /// Calls that use it.
     used: AtomicUsize,
+    /// Calls that have used it.
+    ended: AtomicU64,
     last: Mutex<Instant>,
 }
 
@@ -67,6 +75,31 @@ struct Plugin {
     id: Arc<str>,
     places: usize,
     told: watch::Sender<Option<Result<(), CallError>>>,
+}
+
+/// What a worker has computed so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Computed {
+    /// Processor time.
+    time: Duration,
+    /// Plugins that were loaded.
+    plugins: usize,
+    /// Calls that have ended.
+    calls: u64,
+}
+
+impl Computed {
+    /// Whether it has computed for long since then: more than it may for each plugin that was loaded, each call that has ended,
+    /// and one that is under way.
+    pub(super) fn is_long(self, since: Self) -> bool {
+        let times = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let calls = times(self.calls.saturating_sub(since.calls).saturating_add(1));
+        let plugins = times(self.plugins.saturating_sub(since.plugins) as u64);
+        let may = LONG
+            .saturating_mul(calls)
+            .saturating_add(LOADING.saturating_mul(plugins));
+        self.time.saturating_sub(since.time) > may
+    }
 }
 
 /// A worker that is being used; it is not ended for being idle.
@@ -82,6 +115,7 @@ impl Use {
 impl Drop for Use {
     fn drop(&mut self) {
         *lock(&self.0.last) = Instant::now();
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
         self.0.used.fetch_sub(1, Ordering::Release);
     }
 }
@@ -109,6 +143,7 @@ impl Line {
             orderly: AtomicBool::new(false),
             over: CancellationToken::new(),
             used: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
             last: Mutex::new(Instant::now()),
         });
         let longest = usize::try_from(start.longest).unwrap_or(usize::MAX);
@@ -150,6 +185,20 @@ impl Line {
     /// When it was last used; none while it is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         (self.used.load(Ordering::Acquire) == 0).then(|| *lock(&self.last))
+    }
+
+    /// What it has computed.
+    pub(super) fn computed(&self) -> Computed {
+        Computed {
+            time: self.process.used().unwrap_or_default(),
+            plugins: lock(&self.heard).plugins().count(),
+            calls: self.ended.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Puts it behind all others who compute. Blocks.
+    pub(super) fn put_behind(&self) -> io::Result<()> {
+        self.process.put_behind()
     }
 
     /// Whether it has ended, or is about to.
@@ -342,4 +391,41 @@ async fn listen(line: Weak<Line>, over: CancellationToken, reader: OwnedReadHalf
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Milliseconds, plugins, calls.
+    fn computed((time, plugins, calls): (u64, usize, u64)) -> Computed {
+        Computed {
+            time: Duration::from_millis(time),
+            plugins,
+            calls,
+        }
+    }
+
+    #[test]
+    fn a_worker_computes_for_long_by_what_each_of_its_calls_took_since() {
+        for (since, now, is_long) in [
+            ((0, 0, 0), (0, 0, 0), false),
+            // One call that goes on.
+            ((0, 0, 0), (5, 0, 0), false),
+            ((0, 0, 0), (6, 0, 0), true),
+            ((900, 1, 50), (906, 1, 50), true),
+            // Many short ones, as many as there can be.
+            ((0, 0, 0), (500, 0, 10_000), false),
+            ((0, 0, 0), (500, 0, 99), false),
+            ((0, 0, 0), (501, 0, 99), true),
+            // Loading is no call.
+            ((0, 0, 0), (255, 1, 0), false),
+            ((0, 0, 0), (256, 1, 0), true),
+            ((255, 1, 0), (261, 1, 0), true),
+            // What has ended says nothing any more.
+            ((255, 1, 3), (0, 1, 3), false),
+        ] {
+            assert_eq!(computed(now).is_long(computed(since)), is_long, "{since:?} {now:?}");
+        }
+    }
 }

@@ -2,6 +2,9 @@
 //!
 //! It is started and waited for by a thread of its own: the kernel kills it when that thread ends, so the thread must live
 //! as long as the process, which no thread of a runtime promises.
+//!
+//! It is the hub's equal where there is not enough processor time for all, until it is put behind the others for as long as it
+//! lives: in its group, where it has one ([`Behind`]), and by its priority. Not here: when that is ([`super::Workers`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,13 +14,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
+use nix::time::clock_getcpuclockid;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, setpriority_pgrp, waitid};
 use tokio::sync::{oneshot, watch};
 
-use super::cgroup::{Bounds, Cgroups, Groups};
+use super::cgroup::{Behind, Bounds, Cgroups, Groups};
 use crate::process::signal_name;
+
+/// The priority of what is behind the others, as the kernel counts them: a tenth of the processor time of those that have 0.
+pub(in crate::plugin) const PRIORITY: i32 = 10;
 
 /// How a process ended, in words; none while it runs.
 type End = Option<String>;
@@ -29,6 +37,7 @@ pub(super) struct Process {
     child: Arc<Mutex<Option<Child>>>,
     ended: watch::Receiver<End>,
     groups: Groups,
+    behind: Option<Behind>,
 }
 
 impl Process {
@@ -58,6 +67,27 @@ impl Process {
     /// What it is bounded by in its groups.
     pub(super) fn groups(&self) -> Groups {
         self.groups
+    }
+
+    /// The processor time that it has used; none when it has ended.
+    pub(super) fn used(&self) -> Option<Duration> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.as_ref()?;
+        let clock = clock_getcpuclockid(nix::unistd::Pid::from_raw(self.id.as_raw_pid())).ok()?;
+        clock.now().ok().map(Duration::from)
+    }
+
+    /// Puts it behind the others. Blocks: the kernel may have to wait for its other processors.
+    pub(super) fn put_behind(&self) -> io::Result<()> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if child.is_none() {
+            return Ok(());
+        }
+        let lowered = setpriority_pgrp(Some(self.id), PRIORITY);
+        match self.behind.as_ref().map(Behind::put) {
+            Some(Ok(())) => Ok(()),
+            _ => Ok(lowered?),
+        }
     }
 
     /// Kills it.
@@ -107,6 +137,7 @@ fn live(
         child: Arc::clone(&child),
         ended,
         groups: held.groups(),
+        behind: held.behind(),
     };
     // When nobody wants it any more, dropping it has killed it.
     drop(started.send(Ok((process, socket))));

@@ -3,7 +3,11 @@ use super::*;
 const STATE: &str = "/state";
 
 fn bounds(cpu: Option<u64>) -> Bounds {
-    Bounds { memory: 1 << 20, cpu }
+    Bounds {
+        memory: 1 << 20,
+        cpu,
+        behind: false,
+    }
 }
 
 /// A folder that looks like the control groups of a machine, for as long as the test lives.
@@ -79,11 +83,14 @@ fn version_1_bounds_each_thing_in_its_own_tree() {
         }
     );
     let name = format!("{}0-7", cgroups.prefix);
+    let slow = machine.path("cpu").join(&name).join("cpu.shares");
+    assert!(!slow.exists());
+    held.behind().unwrap().put().unwrap();
+    assert_eq!(fs::read_to_string(&slow).unwrap(), "128");
     for (file, text) in [
         ("memory/box/NAME/memory.limit_in_bytes", "1048576"),
         ("memory/box/NAME/memory.memsw.limit_in_bytes", "1048576"),
         ("memory/box/NAME/cgroup.procs", "7"),
-        ("cpu/NAME/cpu.shares", "512"),
         ("cpu/NAME/cpu.cfs_period_us", "100000"),
         ("cpu/NAME/cpu.cfs_quota_us", "150000"),
         ("cpu/NAME/cgroup.procs", "7"),
@@ -101,18 +108,70 @@ fn version_1_bounds_each_thing_in_its_own_tree() {
 }
 
 #[test]
+fn what_is_not_bounded_in_processor_time_has_a_group_for_it_only_when_it_is_behind() {
+    let apart = Machine::new().file("memory/tasks", "").file("cpu/tasks", "");
+    let apart_mounts = ["memory", "cpu"].map(|name| apart.mount(name, &format!("cgroup cgroup rw,{name}")));
+    let together = Machine::new().file("both/tasks", "");
+    let together_mounts = [together.mount("both", "cgroup cgroup rw,cpu,memory"), String::new()];
+    for (machine, mounts, own, tree, file, text) in [
+        (
+            &apart,
+            apart_mounts,
+            "4:memory:/\n1:cpu:/\n",
+            "cpu",
+            "cgroup.procs",
+            "7",
+        ),
+        (
+            &together,
+            together_mounts,
+            "4:cpu,memory:/\n",
+            "both",
+            "cpu.shares",
+            "128",
+        ),
+    ] {
+        let cgroups = machine.cgroups(&mounts.concat(), own);
+        let held = cgroups.hold(7, &bounds(None));
+        let name = format!("{}0-7", cgroups.prefix);
+        let (folder, file) = (
+            machine.path(tree).join(&name),
+            machine.path(tree).join(&name).join(file),
+        );
+        assert_eq!((held.groups().memory, held.groups().cpu), (Some(Version::One), None));
+        assert!(!file.exists(), "{tree}");
+        held.behind().unwrap().put().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        assert_eq!(fs::read_to_string(folder.join("cpu.shares")).unwrap(), "128");
+        let bounds = Bounds {
+            behind: true,
+            ..bounds(None)
+        };
+        let compiler = cgroups.hold(8, &bounds);
+        let said = machine.read(&format!("{tree}/{}1-8/cgroup.procs", cgroups.prefix));
+        assert_eq!(said, "8", "one that is behind from the start");
+        for folder in [folder.clone(), machine.path("memory").join(&name)] {
+            if folder.exists() {
+                empty(&folder);
+            }
+        }
+        drop((held, compiler));
+        assert!(!folder.exists(), "{tree}");
+    }
+}
+
+#[test]
 fn version_2_bounds_what_is_shared_out_to_the_hub() {
     let machine = Machine::new()
         .file("a/cgroup.controllers", "cpu memory pids\n")
         .file("a/cgroup.subtree_control", "memory pids cpu\n");
     let cgroups = machine.cgroups(&machine.mount("", "cgroup2 cgroup2 rw"), "0::/a\n");
     let held = cgroups.hold(7, &bounds(None));
-    let both = Some(Version::Two);
     assert_eq!(
         held.groups(),
         Groups {
-            memory: both,
-            cpu: both
+            memory: Some(Version::Two),
+            cpu: None
         }
     );
     let group = format!("a/{}0-7", cgroups.prefix);
@@ -120,14 +179,17 @@ fn version_2_bounds_what_is_shared_out_to_the_hub() {
         ("memory.max", "1048576"),
         ("memory.swap.max", "0"),
         ("memory.oom.group", "1"),
-        ("cpu.weight", "50"),
         ("pids.max", "256"),
         ("cgroup.procs", "7"),
     ] {
         assert_eq!(machine.read(&format!("{group}/{file}")), text, "{file}");
     }
     assert!(!machine.path(&group).join("cpu.max").exists());
+    assert_eq!(held.behind(), None);
     let held = cgroups.hold(8, &bounds(Some(50)));
+    assert_eq!(held.groups().cpu, Some(Version::Two));
+    held.behind().unwrap().put().unwrap();
+    assert_eq!(machine.read(&format!("a/{}1-8/cpu.weight", cgroups.prefix)), "12");
     assert_eq!(
         machine.read(&format!("a/{}1-8/cpu.max", cgroups.prefix)),
         "50000 100000"
@@ -236,9 +298,8 @@ fn a_kill_for_memory_is_read_from_either_version() {
         (Version::Two, "two", true),
         (Version::Two, "none", false),
     ] {
-        let held = Held {
-            groups: vec![(version, What::Memory, machine.path(folder))],
-        };
+        let mut held = Held::default();
+        held.groups.push((version, What::Memory, machine.path(folder)));
         assert_eq!(held.out_of_memory(), killed, "{folder}");
     }
 }
