@@ -44,7 +44,7 @@ pub fn trials() -> Vec<Trial> {
             of(
                 language,
                 "a_handler",
-                "asks_servers_and_works_with_files",
+                "asks_servers_works_with_files_runs_programs_and_talks_to_sockets",
                 outside::handler,
             ),
             of(language, "a_provider", "makes_finds_and_removes_places", provider),
@@ -134,7 +134,8 @@ fn said(open: &Open) -> String {
 async fn handler(language: Language, built: Built) {
     let open = built
         .project(&format!(
-            "state = true, {CALLS}, http = [\"http://127.0.0.1\"], files = [{{ name = \"docs\", path = \".\" }}]"
+            "state = true, {CALLS}, http = [\"http://127.0.0.1\"], files = [{{ name = \"docs\", path = \".\" }}], {}",
+            outside::placed(Path::new("/nowhere"))
         ))
         .toml(&format!(
             "[[route]]\nmatch = [\"ticket\", \"trial\"]\nto = \"plugin:{NAME}\""

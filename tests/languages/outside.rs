@@ -1,17 +1,41 @@
-//! Servers and files, as the SDKs of other languages have them.
+//! Servers, files, programs and sockets, as the SDKs of other languages have them.
+
+use std::path::Path;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use waypost::imports::process::digest;
 
 use super::{Built, Language, NAME};
 use crate::harness::Open;
 use crate::harness::server::Server;
 
+/// The grants of a program and of a socket.
+pub(super) fn placed(socket: &Path) -> String {
+    let sh = Path::new("/bin/sh");
+    format!(
+        "process = [{{ name = \"sh\", path = {sh:?}, sha256 = {:?}, args = [[\"-c\", \"*\"]] }}], \
+         socket = [{{ name = \"engine\", path = {socket:?} }}]",
+        digest(sh).unwrap()
+    )
+}
+
 pub(super) async fn handler(language: Language, built: Built) {
     let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("engine.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
     let granted = format!(
         "state = true, gateway = [\"chunks\"], http = [{:?}], secrets = [\"github\"], files = [{{ name = \"docs\", path = \"docs\" }}, \
-         {{ name = \"cache\", path = \"cache\", write = true }}]",
-        server.url
+         {{ name = \"cache\", path = \"cache\", write = true }}], {}",
+        server.url,
+        placed(&socket)
     );
     let open = built
         .manifest_with("http://127.0.0.1", &server.url)
@@ -34,6 +58,8 @@ pub(super) async fn handler(language: Language, built: Built) {
     };
     servers(&open, &server, json).await;
     working_with_files(&open).await;
+    programs(&open).await;
+    sockets(&open).await;
     open.close().await;
 }
 
@@ -148,5 +174,89 @@ async fn working_with_files(open: &Open) {
     ] {
         let said = open.error(call, message).await;
         assert!(said.starts_with(error), "{call}: {said}");
+    }
+}
+
+async fn programs(open: &Open) {
+    let sh = |script: &str, more: Value| {
+        let mut message = json!({ "program": "sh", "args": ["-c", script] });
+        let object = message.as_object_mut().unwrap();
+        object.extend(more.as_object().unwrap().clone());
+        message
+    };
+    // More often than programs may run at a time: each is let go at its end.
+    for (script, more, reply) in [
+        ("true", json!({ "times": 6 }), json!([0, null, 0, 0])),
+        (
+            "cat; echo why >&2; exit 3",
+            json!({ "input": "ä" }),
+            json!([3, null, 2, 4]),
+        ),
+        ("kill -SEGV $$", json!({}), json!([null, "SIGSEGV", 0, 0])),
+        ("ls -A", json!({ "folder": "cache", "read": "text" }), json!(".keep\n")),
+    ] {
+        assert_eq!(open.reply("trial:run", sh(script, more)).await, reply, "{script}");
+    }
+    // What it writes comes while it runs.
+    let script = "printf one; read line; printf two >&2; exit 4";
+    let pieces = open
+        .streamed("trial:run", sh(script, json!({ "input": "a\n", "read": "pieces" })))
+        .await;
+    assert_eq!(
+        pieces,
+        (
+            vec![json!(["stdout", "one"]), json!(["stderr", "two"])],
+            json!([4, null])
+        )
+    );
+    let failed = sh("echo why >&2; exit 3", json!({ "read": "text" }));
+    assert_eq!(
+        open.error("trial:run", failed).await,
+        "other: the program ended with the exit code 3: why"
+    );
+    for (message, error) in [
+        (json!({ "program": "sh", "args": ["-x"] }), "denied: "),
+        (json!({ "program": "other", "args": [] }), "denied: "),
+        (sh("sleep 60", json!({ "millis": 50 })), "timeout: "),
+        (
+            sh("printf '\\377'", json!({ "read": "text" })),
+            "invalid: what the program wrote is not UTF-8 text, ",
+        ),
+    ] {
+        let said = open.error("trial:run", message).await;
+        assert!(said.starts_with(error), "{said}");
+    }
+}
+
+/// Answers with what the first five bytes ask for.
+async fn serve(mut stream: UnixStream) -> std::io::Result<()> {
+    let mut asked = [0; 5];
+    stream.read_exact(&mut asked).await?;
+    match &asked {
+        b"steps" => {
+            stream.write_all(b"one").await?;
+            stream.read_u8().await?;
+            stream.write_all("ä".as_bytes()).await
+        }
+        b"stall" => std::future::pending().await,
+        _ => {
+            let rest = stream.read_to_end(&mut Vec::new()).await?;
+            stream.write_all(format!("5 and {rest}").as_bytes()).await
+        }
+    }
+}
+
+async fn sockets(open: &Open) {
+    let talk = |name: &str, text: &str| json!({ "name": name, "text": text });
+    assert_eq!(open.reply("trial:talk", talk("engine", "hello there")).await, "5 and 6");
+    let steps = json!({ "name": "engine", "text": "steps", "more": "x" });
+    assert_eq!(open.reply("trial:talk", steps).await, json!([3, "ä"]));
+    // More often than connections may be open at a time: each is closed at its end.
+    let often = json!({ "name": "engine", "text": "hello", "times": 10 });
+    assert_eq!(open.reply("trial:talk", often).await, "5 and 0");
+    let stall = json!({ "name": "engine", "text": "stall", "millis": 50 });
+    for (message, error) in [(talk("other", ""), "denied: "), (stall, "timeout: ")] {
+        let said = open.error("trial:talk", message).await;
+        assert!(said.starts_with(error), "{said}");
     }
 }

@@ -21,7 +21,11 @@ pub const NAME: &str = "my-thing";
 pub const CALLS: &str = "gateway = [\"fsEvent:readFile\", \"chunks\", \"sleeper\", \"confirmationRequest\"]";
 
 /// What the handler of the trials asks for beside its calls.
-pub const ASKS: &str = "http = [\"http://127.0.0.1\"]\nsecrets = [\"github\"]\nfiles = [{ name = \"docs\" }, { name = \"cache\", write = true }]";
+pub const ASKS: &str = r#"http = ["http://127.0.0.1"]
+secrets = ["github"]
+files = [{ name = "docs" }, { name = "cache", write = true }]
+process = [{ name = "sh", args = [["-c", "*"]] }]
+socket = [{ name = "engine" }]"#;
 
 /// A language that guests are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,6 @@
 /// An item, and its names in Rust, JavaScript and Python. A function of a resource is named after a dot.
 pub type Names = (&'static str, [&'static str; 3]);
 
-/// What a language has where its SDK has no name of its own.
-const BARE: &str = "the import as it is";
-
 /// One line for each item; the trial fails on an item without one, and on a line without an item.
 pub const NAMES: &[Names] = &[
     (
@@ -221,44 +218,77 @@ pub const NAMES: &[Names] = &[
         "waypost:files/files/remove",
         ["`files::remove`", "`files.remove`", "`files.remove`"],
     ),
-    ("waypost:process/programs/command", ["`process::Command`", BARE, BARE]),
-    ("waypost:process/programs/piece", ["`process::Piece`", BARE, BARE]),
-    ("waypost:process/programs/ending", ["`process::Ending`", BARE, BARE]),
+    (
+        "waypost:process/programs/command",
+        [
+            "`process::Command`",
+            "the arguments of `process.run` and `process.start`",
+            "the arguments of `process.run` and `process.start`",
+        ],
+    ),
+    (
+        "waypost:process/programs/piece",
+        ["`process::Piece`", "`Piece`", "`Piece`"],
+    ),
+    (
+        "waypost:process/programs/ending",
+        ["`process::Ending`", "`Ending`", "`Ending`"],
+    ),
     (
         "waypost:process/programs/running",
-        ["`process::Running`; `Command::run` reads it to its end", BARE, BARE],
+        [
+            "`process::Running`; `Command::run` reads it to its end",
+            "`Running`; `process.run` reads it to its end",
+            "`Running`; `process.run` reads it to its end",
+        ],
     ),
     (
         "waypost:process/programs/running.start",
-        ["`Command::start`", BARE, BARE],
+        ["`Command::start`", "`process.start`", "`process.start`"],
     ),
     (
         "waypost:process/programs/running.next",
-        ["the iterator of a `process::Running`", BARE, BARE],
+        [
+            "the iterator of a `process::Running`",
+            "the iterator of a `Running`",
+            "the iterator of a `Running`",
+        ],
     ),
     (
         "waypost:process/programs/running.finish",
-        ["`process::Running::finish`", BARE, BARE],
+        ["`process::Running::finish`", "`Running.finish`", "`Running.finish`"],
     ),
     (
         "waypost:socket/sockets/connection",
-        ["`socket::Connection`", BARE, BARE],
+        ["`socket::Connection`", "`Connection`", "`Connection`"],
     ),
     (
         "waypost:socket/sockets/connection.connect",
-        ["`socket::Connection::open`, `socket::Connection::open_for`", BARE, BARE],
+        [
+            "`socket::Connection::open`, `socket::Connection::open_for`",
+            "`socket.open`",
+            "`socket.open`",
+        ],
     ),
     (
         "waypost:socket/sockets/connection.send",
-        ["`socket::Connection::send`", BARE, BARE],
+        ["`socket::Connection::send`", "`Connection.send`", "`Connection.send`"],
     ),
     (
         "waypost:socket/sockets/connection.finish",
-        ["`socket::Connection::finish`", BARE, BARE],
+        [
+            "`socket::Connection::finish`",
+            "`Connection.finish`",
+            "`Connection.finish`",
+        ],
     ),
     (
         "waypost:socket/sockets/connection.next",
-        ["the iterator of a `socket::Connection`", BARE, BARE],
+        [
+            "the iterator of a `socket::Connection`",
+            "the iterator of a `Connection`",
+            "the iterator of a `Connection`",
+        ],
     ),
     (
         "waypost:plugin/handler/incoming",

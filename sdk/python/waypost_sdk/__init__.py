@@ -12,8 +12,8 @@ observer   is told of calls                         ``Observer = observer(notice
 =========  =======================================  ============================
 
 Every call starts from a fresh instance, so nothing in memory survives from one call to the next; what must survive goes
-into ``state``. ``files``, ``gateway``, ``http``, ``state`` and ``workspace`` are modules of their own, because each needs a grant of
-the manifest: ``from waypost_sdk import state``.
+into ``state``. ``files``, ``gateway``, ``http``, ``process``, ``socket``, ``state`` and ``workspace`` are modules of their own, because
+each needs a grant of the manifest: ``from waypost_sdk import state``.
 
 Natively, as in a test, everything can be imported; what reaches the hub raises ``RuntimeError``. Keep the thinking in
 functions of your own and test those.

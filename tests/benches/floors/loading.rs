@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::harness::{Open, Project, guests};
 use crate::pairs::{Medians, median};
 use crate::report::{Figure, Target};
-use crate::template::{CALLS, Language, Template};
+use crate::template::{ASKS, CALLS, Language, Template};
 
 /// How often a plugin is made ready behind each wall.
 const TIMES: usize = 9;
@@ -63,7 +63,7 @@ impl Guest {
             bytes: Template::trial(language).component(tool),
             call: ("trial", Some("facts")),
             message: "null",
-            grants: format!("state = true\n{CALLS}\nhttp = [\"http://127.0.0.1\"]\nfiles = [{{ name = \"docs\" }}]"),
+            grants: format!("state = true\n{CALLS}\n{ASKS}"),
         }
     }
 

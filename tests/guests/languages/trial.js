@@ -4,6 +4,8 @@ import { handler as template } from "./plugin.js";
 import * as files from "./sdk/files.js";
 import * as gateway from "./sdk/gateway.js";
 import * as http from "./sdk/http.js";
+import * as process from "./sdk/process.js";
+import * as socket from "./sdk/socket.js";
 import * as state from "./sdk/state.js";
 import * as waypost from "./sdk/waypost.js";
 
@@ -98,6 +100,41 @@ const trial = waypost.handler({
     return sizes;
   },
   "trial:read": (_, { folder, path }) => files.readText(folder, path),
+  "trial:run": (call, { program, args, input, folder, millis, read = "output", times = 1 }) => {
+    const options = { input, folder, timeoutMs: millis };
+    for (let time = 1; time < times; time += 1) {
+      process.run(program, args, options);
+    }
+    if (read === "pieces") {
+      const running = process.start(program, args, options);
+      for (const { from, bytes } of running) {
+        call.emit([from, String.fromCharCode(...bytes)]);
+      }
+      const { code = null, signal = null } = running.finish();
+      return [code, signal];
+    }
+    const output = process.run(program, args, options);
+    return read === "text" ? output.success().text() : [output.code ?? null, output.signal ?? null, output.stdout.length, output.stderr.length];
+  },
+  "trial:talk": (_, { name, text, more, millis, times = 1 }) => {
+    for (let time = 1; time < times; time += 1) {
+      const connection = socket.open(name);
+      connection.send(text);
+      connection.finish();
+      connection.bytes();
+    }
+    const connection = socket.open(name, { timeoutMs: millis });
+    connection.send(text);
+    if (more !== undefined) {
+      const first = connection[Symbol.iterator]().next().value.length;
+      connection.send(more);
+      const rest = connection.text();
+      connection.close();
+      return [first, rest];
+    }
+    connection.finish();
+    return connection.text();
+  },
   "trial:full": () => state.set("", 1),
 });
 

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from plugin import Handler
-from waypost_sdk import Call, CallError, files, gateway, http, state
+from waypost_sdk import Call, CallError, files, gateway, http, process, socket, state
 
 
 @Handler.serves("trial:fail")
@@ -123,6 +123,43 @@ def pieces(_: Call, message: Any) -> list[int]:
 @Handler.serves("trial:read")
 def read(_: Call, message: Any) -> str:
     return files.read_text(message["folder"], message["path"])
+
+
+@Handler.serves("trial:run")
+def run(call: Call, message: Any) -> Any:
+    program, args = message["program"], message["args"]
+    options = {"input": message.get("input", ""), "folder": message.get("folder"), "timeout_ms": message.get("millis")}
+    for _ in range(1, message.get("times", 1)):
+        process.run(program, args, **options)
+    match message.get("read", "output"):
+        case "pieces":
+            with process.start(program, args, **options) as running:
+                for piece in running:
+                    call.emit([piece.source, piece.content.decode("latin-1")])
+                ending = running.finish()
+                return [ending.code, ending.signal]
+        case "text":
+            return process.run(program, args, **options).success().text()
+        case _:
+            output = process.run(program, args, **options)
+            return [output.ending.code, output.ending.signal, len(output.stdout), len(output.stderr)]
+
+
+@Handler.serves("trial:talk")
+def talk(_: Call, message: Any) -> Any:
+    for _time in range(1, message.get("times", 1)):
+        with socket.open(message["name"]) as connection:
+            connection.send(message["text"])
+            connection.finish()
+            connection.read()
+    with socket.open(message["name"], timeout_ms=message.get("millis")) as connection:
+        connection.send(message["text"])
+        if "more" in message:
+            first = len(next(iter(connection)))
+            connection.send(message["more"])
+            return [first, connection.text()]
+        connection.finish()
+        return connection.text()
 
 
 @Handler.serves("trial:full")

@@ -1,0 +1,75 @@
+// Programs of the operator's. Needs the grant `process`.
+
+import { Running as Inner } from "waypost:process/programs@0.1.0";
+
+import { decoded, encoded, joined } from "./bytes.js";
+import { CallError, asked } from "./error.js";
+
+export function start(program, args = [], { input = "", folder, timeoutMs } = {}) {
+  return new Running(asked(() => Inner.start({ program, args, input: encoded(input), folder, timeoutMs })));
+}
+
+export function run(program, args, options) {
+  const running = start(program, args, options);
+  const written = { stdout: [], stderr: [] };
+  for (const { from, bytes } of running) {
+    written[from].push(bytes);
+  }
+  const ending = running.finish();
+  running.kill();
+  return new Output(ending, joined(written.stdout), joined(written.stderr));
+}
+
+export class Running {
+  #inner;
+
+  constructor(inner) {
+    this.#inner = inner;
+  }
+
+  *[Symbol.iterator]() {
+    for (;;) {
+      const piece = this.#inner ? asked(() => this.#inner.next()) : undefined;
+      if (piece == null) {
+        return;
+      }
+      yield { from: piece.tag, bytes: piece.val };
+    }
+  }
+
+  finish() {
+    const { tag, val } = asked(() => this.#inner.finish());
+    return { [tag]: val };
+  }
+
+  kill() {
+    this.#inner?.[Symbol.dispose]();
+    this.#inner = undefined;
+  }
+
+  [Symbol.dispose]() {
+    this.kill();
+  }
+}
+
+export class Output {
+  constructor({ code, signal }, stdout, stderr) {
+    this.code = code;
+    this.signal = signal;
+    this.stdout = stdout;
+    this.stderr = stderr;
+  }
+
+  success() {
+    if (this.code !== 0) {
+      const how = this.signal ?? `the exit code ${this.code}`;
+      const said = decoded(this.stderr, "what the program wrote to its standard error").trim();
+      throw CallError.other(`the program ended with ${how}: ${said}`);
+    }
+    return this;
+  }
+
+  text() {
+    return decoded(this.stdout, "what the program wrote");
+  }
+}
