@@ -2,7 +2,7 @@
 //! each, made under that of the hub where the hub may.
 //!
 //! A call goes through the hub and a worker, and is fastest when the kernel chooses among their threads as equals: so there is
-//! a group for processor time only where the operator bounds it (`worker-cpu`), and for what is [`Behind`] the others.
+//! a group for processor time only where the operator bounds it (`worker-cpu`), and for what is behind the others.
 //!
 //! The limits that a process sets itself (`worker/confine.rs`) hold everywhere, and refuse memory in order; a group holds for
 //! what they do not count as well: shared memory, page tables, what waits in sockets, and processor time. Of the two versions
