@@ -4,6 +4,7 @@ import * as files from "waypost:files/files@0.1.0";
 
 import { decoded, encoded, joined } from "./bytes.js";
 import { CallError, asked } from "./error.js";
+import { Held } from "./held.js";
 
 const known = ({ kind, size, changedMs }) => ({
   kind,
@@ -46,30 +47,8 @@ export function open(folder, path, offset = 0) {
   return new Reader(asked(() => files.Reader.open(folder, path, offset)));
 }
 
-export class Reader {
-  #inner;
-
-  constructor(inner) {
-    this.#inner = inner;
-  }
-
-  *[Symbol.iterator]() {
-    for (;;) {
-      const piece = this.#inner ? asked(() => this.#inner.next()) : undefined;
-      if (piece == null) {
-        this.close();
-        return;
-      }
-      yield piece;
-    }
-  }
-
-  close() {
-    this.#inner?.[Symbol.dispose]();
-    this.#inner = undefined;
-  }
-
-  [Symbol.dispose]() {
-    this.close();
+export class Reader extends Held {
+  [Symbol.iterator]() {
+    return this.pieces();
   }
 }

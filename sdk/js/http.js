@@ -4,6 +4,7 @@ import { send as ask } from "waypost:http/client@0.1.0";
 
 import { decoded, encoded, joined } from "./bytes.js";
 import { CallError, asked, written } from "./error.js";
+import { Held } from "./held.js";
 
 const SECRET = Symbol("secret");
 
@@ -39,13 +40,11 @@ export const get = (url, options) => send("GET", url, options);
 
 export const post = (url, options) => send("POST", url, options);
 
-export class Response {
-  #body;
-
+export class Response extends Held {
   constructor({ status, headers, body }) {
+    super(body);
     this.status = status;
     this.headers = headers;
-    this.#body = body;
   }
 
   header(name) {
@@ -58,17 +57,6 @@ export class Response {
       throw new CallError(refused ? "denied" : "unavailable", `the server answered ${this.status}`);
     }
     return this;
-  }
-
-  *pieces() {
-    for (;;) {
-      const piece = this.#body ? asked(() => this.#body.next()) : undefined;
-      if (piece == null) {
-        this.close();
-        return;
-      }
-      yield piece;
-    }
   }
 
   bytes() {
@@ -86,14 +74,5 @@ export class Response {
     } catch (error) {
       throw CallError.invalid(`the answer is no JSON: ${error.message}`);
     }
-  }
-
-  close() {
-    this.#body?.[Symbol.dispose]();
-    this.#body = undefined;
-  }
-
-  [Symbol.dispose]() {
-    this.close();
   }
 }

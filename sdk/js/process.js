@@ -4,6 +4,7 @@ import { Running as Inner } from "waypost:process/programs@0.1.0";
 
 import { decoded, encoded, joined } from "./bytes.js";
 import { CallError, asked } from "./error.js";
+import { Held } from "./held.js";
 
 export function start(program, args = [], { input = "", folder, timeoutMs } = {}) {
   return new Running(asked(() => Inner.start({ program, args, input: encoded(input), folder, timeoutMs })));
@@ -20,35 +21,20 @@ export function run(program, args, options) {
   return new Output(ending, joined(written.stdout), joined(written.stderr));
 }
 
-export class Running {
-  #inner;
-
-  constructor(inner) {
-    this.#inner = inner;
-  }
-
+export class Running extends Held {
   *[Symbol.iterator]() {
-    for (;;) {
-      const piece = this.#inner ? asked(() => this.#inner.next()) : undefined;
-      if (piece == null) {
-        return;
-      }
+    for (let piece; (piece = this.next()) != null; ) {
       yield { from: piece.tag, bytes: piece.val };
     }
   }
 
   finish() {
-    const { tag, val } = asked(() => this.#inner.finish());
+    const { tag, val } = this.ask((inner) => inner.finish());
     return { [tag]: val };
   }
 
   kill() {
-    this.#inner?.[Symbol.dispose]();
-    this.#inner = undefined;
-  }
-
-  [Symbol.dispose]() {
-    this.kill();
+    this.close();
   }
 }
 

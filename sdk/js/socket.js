@@ -4,35 +4,23 @@ import { Connection as Inner } from "waypost:socket/sockets@0.1.0";
 
 import { decoded, encoded, joined } from "./bytes.js";
 import { asked } from "./error.js";
+import { Held } from "./held.js";
 
 export function open(socket, { timeoutMs } = {}) {
   return new Connection(asked(() => Inner.connect(socket, timeoutMs)));
 }
 
-export class Connection {
-  #inner;
-
-  constructor(inner) {
-    this.#inner = inner;
-  }
-
+export class Connection extends Held {
   send(content) {
-    asked(() => this.#inner.send(encoded(content)));
+    this.ask((inner) => inner.send(encoded(content)));
   }
 
   finish() {
-    asked(() => this.#inner.finish());
+    this.ask((inner) => inner.finish());
   }
 
-  *[Symbol.iterator]() {
-    for (;;) {
-      const piece = this.#inner ? asked(() => this.#inner.next()) : undefined;
-      if (piece == null) {
-        this.close();
-        return;
-      }
-      yield piece;
-    }
+  [Symbol.iterator]() {
+    return this.pieces();
   }
 
   bytes() {
@@ -41,14 +29,5 @@ export class Connection {
 
   text() {
     return decoded(this.bytes(), "what came over the socket");
-  }
-
-  close() {
-    this.#inner?.[Symbol.dispose]();
-    this.#inner = undefined;
-  }
-
-  [Symbol.dispose]() {
-    this.close();
   }
 }
