@@ -93,6 +93,11 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
         let mut problems = Vec::new();
         if reading.problems.is_empty() {
             problems.extend(super::grants::problems(&config, &line));
+            let worker = reading.root.get().get("worker");
+            problems.extend(config.worker.problem(&config.limits).map(|message| Problem {
+                line: lines.at(worker.map_or(0, |worker| worker.span().start)),
+                message,
+            }));
         }
         let mut names = HashSet::new();
         let connections = config.connections.iter().map(|connection| &connection.name).enumerate();

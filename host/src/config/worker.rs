@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Limits;
+
 /// `[worker]`: the processes that plugins with `wall = "worker"` run in.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -14,6 +16,16 @@ pub struct Worker {
     /// lists what there is and what this machine has. A call that would need a worker without it is refused. Default nothing
     /// more: it is confined by all that the machine has.
     pub require: Vec<Part>,
+}
+
+impl Worker {
+    /// What does not fit together with the limits.
+    pub(super) fn problem(&self, limits: &Limits) -> Option<String> {
+        let asked = self.require.contains(&Part::CpuGroup) && limits.worker_cpu.is_none();
+        asked.then(|| {
+            "`worker.require`: there is a `cpu-group` only with `worker-cpu` in [limits]; write it there".to_owned()
+        })
+    }
 }
 
 /// One thing that confines a worker process.

@@ -21,6 +21,16 @@ fn an_empty_text_and_a_missing_file_are_the_defaults() {
 }
 
 #[test]
+fn a_group_for_processor_time_is_required_only_where_there_is_one() {
+    let required = "[hub]\n\n[worker]\nrequire = [\"cpu-group\"]\n";
+    let problems = load(required).unwrap_err();
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let text = "line 3: `worker.require`: there is a `cpu-group` only with `worker-cpu` in [limits]; write it there";
+    assert_eq!(problems, [text]);
+    assert!(load(&format!("{required}[limits]\nworker-cpu = 150\n")).is_ok());
+}
+
+#[test]
 fn values_and_lines_of_rules_are_read() {
     let config = load(
         "[limits]\ncall-timeout = \"1m\"\nmessage = \"1MiB\"\n\n[[route]]\nmatch = \"fsEvent\"\nto = \"local\"\n\n\
